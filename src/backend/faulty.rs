@@ -1,0 +1,127 @@
+//! Owns a backend in memory that fails on command: the test double for everything above `backend`.
+//! Does not know any protocol.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Backend, Entry, Error, Kind, Listing};
+use crate::path::BackendPath;
+use crate::secret::{Field, Form, Secret, SecretBytes, Version};
+
+/// A backend of the tests: holds what it is given, counts what it is asked, fails as it is told.
+#[derive(Default)]
+pub struct Faulty {
+    /// Guards all that a test sets and the backend reads; held for a map operation only.
+    state: Mutex<State>,
+    reads: AtomicU64,
+    lists: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    secrets: BTreeMap<String, (u64, Vec<(String, Vec<u8>)>)>,
+    failing: Option<Error>,
+    delay: Duration,
+    unlisted: bool,
+}
+
+impl Faulty {
+    /// An empty backend that works.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a secret of text fields at `path`, as a new version.
+    pub fn put(&self, path: &str, fields: &[(&str, &[u8])]) {
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let version = state.secrets.get(path).map_or(1, |(version, _)| version + 1);
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        state.secrets.insert(path.to_owned(), (version, fields));
+    }
+
+    /// Deletes the secret at `path`.
+    pub fn delete(&self, path: &str) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).secrets.remove(path);
+    }
+
+    /// Every call from now on fails with `error`; `None` heals.
+    pub fn fail_with(&self, error: Option<Error>) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).failing = error;
+    }
+
+    /// Every call from now on takes this long.
+    pub fn delay(&self, delay: Duration) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).delay = delay;
+    }
+
+    /// Listings are refused with [`Error::Forbidden`] from now on; reads still work.
+    pub fn forbid_listing(&self) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).unlisted = true;
+    }
+
+    /// How many reads were asked for.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    /// How many listings were asked for.
+    pub fn lists(&self) -> u64 {
+        self.lists.load(Ordering::SeqCst)
+    }
+
+    async fn wait(&self) -> Result<(), Error> {
+        let (delay, failing) = {
+            let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+            (state.delay, state.failing.clone())
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        failing.map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Backend for Faulty {
+    fn kind(&self) -> Kind {
+        Kind::Faulty
+    }
+
+    async fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.wait().await?;
+        let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let (version, fields) = state.secrets.get(&path.joined()).ok_or(Error::NotFound)?;
+        let fields = fields.iter().map(|(name, value)| Field {
+            name: name.clone(),
+            value: SecretBytes::new(value.clone()),
+            form: Form::Text,
+        });
+        Ok(Secret {
+            fields: fields.collect(),
+            version: Version::new(version.to_string()),
+            created: Some(std::time::UNIX_EPOCH + Duration::from_secs(*version)),
+            expires: None,
+        })
+    }
+
+    async fn list(&self, path: &BackendPath) -> Result<Listing, Error> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        self.wait().await?;
+        let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        if state.unlisted {
+            return Err(Error::Forbidden);
+        }
+        let prefix = if path.is_root() { String::new() } else { format!("{}/", path.joined()) };
+        let entries = state.secrets.keys().filter_map(|key| key.strip_prefix(&prefix)).map(|rest| {
+            let (name, deeper) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+            Entry { name: name.to_owned(), secret: !deeper, folder: deeper }
+        });
+        let listing = Listing::new(entries.collect());
+        if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
+    }
+}

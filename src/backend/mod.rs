@@ -1,0 +1,178 @@
+//! Owns the contract between the filesystem and whoever keeps the secrets.
+//! Does not know files, caching or the kernel; each child module alone knows its own protocol.
+
+pub mod aws;
+pub mod faulty;
+pub mod store;
+pub mod vault;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Moment;
+use crate::path::BackendPath;
+use crate::secret::Secret;
+
+/// Which kind of backend, as the configuration and `.meta` spell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// HashiCorp Vault or OpenBao.
+    Vault,
+    /// AWS Secrets Manager.
+    Aws,
+    /// The embedded encrypted store.
+    Store,
+    /// A backend of the tests, in memory.
+    Faulty,
+}
+
+impl Kind {
+    /// The spelling in `type = "..."` and in SOURCE.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::Aws => "aws",
+            Self::Store => "store",
+            Self::Faulty => "faulty",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One name in a folder. A name can be both: Vault allows `foo` and `foo/` side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The last segment, in the backend's spelling.
+    pub name: String,
+    /// There is a secret of this name.
+    pub secret: bool,
+    /// There is a folder of this name.
+    pub folder: bool,
+}
+
+/// What is in a folder, sorted by name, each name once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// Sorts, and merges a secret and a folder of one name into one entry.
+    pub fn new(mut entries: Vec<Entry>) -> Self {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries.dedup_by(|later, kept| {
+            let same = later.name == kept.name;
+            if same {
+                kept.secret |= later.secret;
+                kept.folder |= later.folder;
+            }
+            same
+        });
+        Self { entries }
+    }
+
+    /// All entries, sorted by name.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry called `name`.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        let at = self.entries.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
+        self.entries.get(at)
+    }
+
+    /// Bytes this listing holds: the cache's weight.
+    pub fn weight(&self) -> usize {
+        self.entries.iter().map(|entry| entry.name.len() + 48).sum()
+    }
+}
+
+/// Why a backend gave no value. Holds nothing that a server sent and nothing secret: it is safe to log and to show.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No such secret or folder; also a deleted or destroyed version.
+    #[error("there is no such secret")]
+    NotFound,
+    /// The backend refuses this path to our credentials.
+    #[error("the backend refuses this path to the credentials in use")]
+    Forbidden,
+    /// We refuse by our own rule: an engine we do not serve, a name the protocol could misread. Says what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer could be had: connection refused, TLS failure, no credentials. Says what was tried, not what came back.
+    #[error("the backend cannot be reached: {0}")]
+    Unreachable(String),
+    /// The backend answered with an HTTP status that is no answer to the question (429, 500, 503, ...).
+    #[error("the backend answered with HTTP status {0}")]
+    Status(u16),
+    /// The answer is not what the API documents.
+    #[error("the backend's answer could not be understood: {0}")]
+    Malformed(&'static str),
+    /// The answer or a value is larger than the configured limit, in bytes.
+    #[error("larger than the limit of {limit} bytes; raise max_value_size to serve it")]
+    TooLarge {
+        /// The limit that was passed.
+        limit: usize,
+    },
+    /// No answer within this long.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+}
+
+impl Error {
+    /// Whether this is the backend's answer (to be believed and cached) and not the lack of one.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::NotFound | Self::Forbidden | Self::Refused(_))
+    }
+}
+
+/// Whoever keeps secrets. One contract suite (`tests/contract.rs`) runs against every implementation.
+///
+/// Calls are made from a tokio runtime, bound their own time by the deadline they were built with, and may be dropped
+/// at any await point. They never retry for longer than the deadline and never log a value, a token or a server's body.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Which kind this is.
+    fn kind(&self) -> Kind;
+
+    /// The current version of the secret at `path`.
+    async fn read(&self, path: &BackendPath) -> Result<Secret, Error>;
+
+    /// What is in the folder at `path`. An empty folder that the backend cannot tell from a missing one is
+    /// [`Error::NotFound`], except for the root, which is an empty listing.
+    async fn list(&self, path: &BackendPath) -> Result<Listing, Error>;
+
+    /// A number that changes whenever anything in the backend may have changed, when that costs no more than a
+    /// system call (the store's file); constant where it cannot be known. Cached answers of another generation are not served.
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// Called now and then: erase what is held in clear and was not used of late.
+    fn tidy(&self, _now: Moment) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_and_a_folder_of_one_name_are_one_entry() {
+        let listing = Listing::new(vec![
+            Entry { name: "foo".into(), secret: true, folder: false },
+            Entry { name: "bar".into(), secret: true, folder: false },
+            Entry { name: "foo".into(), secret: false, folder: true },
+        ]);
+        assert_eq!(listing.entries().len(), 2);
+        assert_eq!(listing.get("foo"), Some(&Entry { name: "foo".into(), secret: true, folder: true }));
+        assert_eq!(listing.get("baz"), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! Owns the passing of time: a monotonic clock that counts while the machine sleeps, and one that tests move.
+//! Does not know what any deadline is for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A point on the clock, in nanoseconds since boot (or since a test began).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// A moment `after` later; saturates at the end of time.
+    pub fn plus(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long from `earlier` to this; zero when `earlier` is later.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Where `now` comes from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Clock {
+    /// CLOCK_BOOTTIME (clock_gettime(2)): unaffected by wall clock jumps, counts suspend.
+    System,
+    /// Moved by hand, for tests.
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// A clock at zero that only [`Clock::advance`] moves.
+    pub fn manual() -> Self {
+        Self::Manual(Arc::default())
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Moment {
+        match self {
+            Self::System => {
+                let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+                let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+                Moment(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+            }
+            Self::Manual(nanos) => Moment(nanos.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a manual clock forward; a system clock moves by itself.
+    pub fn advance(&self, by: Duration) {
+        if let Self::Manual(nanos) = self {
+            nanos.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_by_hand() {
+        let clock = Clock::manual();
+        let start = clock.now();
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(clock.now().since(start), Duration::from_secs(3));
+        assert_eq!(start.since(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_system_clock_does_not_go_back() {
+        let first = Clock::System.now();
+        assert!(Clock::System.now() >= first);
+    }
+}

@@ -1,0 +1,14 @@
+//! secretfs shows secrets from HashiCorp Vault, OpenBao, AWS Secrets Manager and an embedded encrypted store as plain files.
+//!
+//! The modules below are listed from the top of the house to the ground; imports only ever go down this list
+//! (`tests/it/tidy.rs` enforces it). docs/architecture.md has the tour.
+
+pub mod backend;
+pub mod clock;
+pub mod path;
+pub mod secret;
+
+/// Erases every freed block: HTTP, TLS and JSON libraries leave copies of a secret in theirs.
+/// Its `realloc` is the trait's default, which allocates, copies and frees through `dealloc`, so it erases too.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
