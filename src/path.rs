@@ -42,6 +42,11 @@ impl BackendPath {
         Ok(Self(self.0.iter().cloned().chain([Box::from(segment)]).collect()))
     }
 
+    /// All but the last segment, and the last; `None` at the root.
+    pub fn split_last(&self) -> Option<(Self, Box<str>)> {
+        self.0.split_last().map(|(last, rest)| (Self(rest.into()), last.clone()))
+    }
+
     /// The segments, first to last.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)

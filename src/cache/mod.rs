@@ -1,0 +1,277 @@
+//! Owns what is held of the backends' answers, for how long, and who fetches: `SecretCache`.
+//! Does not know files or names; it answers questions about a `SecretRef`.
+//!
+//! moka owns admission, the size bound and single-flight. It does not erase (values outlive replacement, TTL and
+//! `invalidate` until its maintenance runs), so the bytes lie in a [`Slot`] that this module empties itself, at a
+//! deadline that it owns.
+
+mod slot;
+mod sweeper;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+
+use crate::backend::{Backend, Error, Listing};
+use crate::clock::{Clock, Moment};
+use crate::path::BackendPath;
+use crate::secret::Secret;
+use slot::{Answer, Slot};
+use sweeper::Deadlines;
+
+/// Which of the mount's backends: an index into the sources the cache was built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceId(pub usize);
+
+/// One secret or folder in one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    /// Which backend.
+    pub source: SourceId,
+    /// Where in it.
+    pub path: BackendPath,
+}
+
+/// A whole secret at one version, with what is known about its freshness. Shared, immutable, erased with its last holder.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The secret.
+    pub secret: Secret,
+    /// When we fetched it.
+    pub fetched: SystemTime,
+    /// Until when it is served without asking again.
+    pub expires: SystemTime,
+}
+
+/// A backend and its name in the configuration.
+pub struct Source {
+    /// The name that messages, `.meta` and `explain` use.
+    pub name: String,
+    /// Who answers.
+    pub backend: Arc<dyn Backend>,
+}
+
+/// How long and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A value younger than this is served without asking; at this age it is erased.
+    pub ttl: Duration,
+    /// "No such secret" and "forbidden" are believed this long (and no longer than `ttl`).
+    pub negative_ttl: Duration,
+    /// Bytes of answers held at most.
+    pub max_bytes: u64,
+    /// Questions at once per backend; the rest queue.
+    pub max_in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(60),
+            negative_ttl: Duration::from_secs(1),
+            max_bytes: 64 << 20,
+            max_in_flight: 64,
+        }
+    }
+}
+
+/// The cache. Cheap to share behind an `Arc`; every method may be called from any thread.
+pub struct SecretCache {
+    slots: Cache<Question, Arc<Slot>>,
+    sources: Vec<(Source, Semaphore)>,
+    limits: Limits,
+    clock: Clock,
+    /// Guards the queue of deadlines; held for a heap operation only.
+    deadlines: Mutex<Deadlines>,
+    earlier: tokio::sync::Notify,
+}
+
+/// What was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Question {
+    Read(SecretRef),
+    List(SecretRef),
+}
+
+impl SecretCache {
+    /// An empty cache over `sources`.
+    pub fn new(sources: Vec<Source>, limits: Limits, clock: Clock) -> Self {
+        let slots = Cache::builder()
+            .max_capacity(limits.max_bytes)
+            .weigher(|_, slot: &Arc<Slot>| slot.weight())
+            .eviction_listener(|_, slot: Arc<Slot>, _| slot.wipe())
+            // Only drops emptied slots and their keys; the bytes went at their own deadline.
+            .time_to_live(limits.ttl.max(limits.negative_ttl) * 2 + Duration::from_secs(1))
+            .build();
+        let permits = limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            slots,
+            sources: sources.into_iter().map(|source| (source, Semaphore::new(permits))).collect(),
+            limits,
+            clock,
+            deadlines: Mutex::default(),
+            earlier: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// The name and kind of a backend; `None` for an id of another cache.
+    pub fn source(&self, id: SourceId) -> Option<&Source> {
+        self.sources.get(id.0).map(|(source, _)| source)
+    }
+
+    /// The secret, from the cache or fetched; concurrent callers share one fetch.
+    pub async fn secret(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
+        match self.answer(Question::Read(of.clone()), None).await {
+            Answer::Secret(result) => result,
+            Answer::Listing(_) => Err(Error::Malformed("a listing where a secret was asked for")),
+        }
+    }
+
+    /// The listing of a folder, from the cache or fetched.
+    pub async fn listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
+        self.listing_since(of, None).await
+    }
+
+    /// The listing of a folder, no older than the negative TTL: to be asked again before a name is said to be absent,
+    /// so that a secret made a moment ago is found while a storm of misses costs one question a second.
+    pub async fn recent_listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
+        self.listing_since(of, Some(self.limits.negative_ttl)).await
+    }
+
+    async fn listing_since(&self, of: &SecretRef, max_age: Option<Duration>) -> Result<Arc<Listing>, Error> {
+        match self.answer(Question::List(of.clone()), max_age).await {
+            Answer::Listing(result) => result,
+            Answer::Secret(_) => Err(Error::Malformed("a secret where a listing was asked for")),
+        }
+    }
+
+    async fn answer(&self, question: Question, max_age: Option<Duration>) -> Answer {
+        let asked = self.clock.now();
+        loop {
+            let generation = self.generation(&question);
+            if let Some(slot) = self.slots.get(&question).await
+                && slot.is_fresh(asked, generation, max_age)
+                && let Some(answer) = slot.answer()
+            {
+                return answer;
+            }
+            let mut own = None;
+            let fetch = async {
+                let slot = self.fetch(&question).await;
+                own = slot.answer();
+                Arc::new(slot)
+            };
+            let stale = |slot: &Arc<Slot>| {
+                let stale = !slot.is_fresh(asked, generation, max_age);
+                if stale {
+                    slot.wipe();
+                }
+                stale
+            };
+            let entry = self.slots.entry_by_ref(&question).or_insert_with_if(fetch, stale).await;
+            if entry.is_fresh() || entry.is_old_value_replaced() {
+                self.watch(entry.value());
+            }
+            // Our own fetch is our answer even if the slot was evicted meanwhile. Somebody else's fetch is looked at
+            // anew: it may have begun before the backend changed, or its slot may be empty already.
+            if let Some(answer) = own {
+                return answer;
+            }
+        }
+    }
+
+    async fn fetch(&self, question: &Question) -> Slot {
+        let (Question::Read(of) | Question::List(of)) = question;
+        let Some((source, permits)) = self.sources.get(of.source.0) else {
+            return self.slot(question, 0, Err(Error::NotFound));
+        };
+        let generation = source.backend.generation();
+        let Ok(_permit) = permits.acquire().await else {
+            return self.slot(question, generation, Err(Error::Unreachable("shutting down".into())));
+        };
+        let result = match question {
+            Question::Read(_) => source.backend.read(&of.path).await.map(Fetched::Secret),
+            Question::List(_) => source.backend.list(&of.path).await.map(Fetched::Listing),
+        };
+        if let Err(error) = &result
+            && !error.is_answer()
+        {
+            tracing::warn!(backend = %source.name, path = %of.path, "no answer: {error}");
+        }
+        self.slot(question, generation, result)
+    }
+
+    fn slot(&self, question: &Question, generation: u64, result: Result<Fetched, Error>) -> Slot {
+        let (now, wall) = (self.clock.now(), SystemTime::now());
+        let keep = match &result {
+            Ok(Fetched::Secret(Secret { expires: Some(end), .. })) => {
+                self.limits.ttl.min(end.duration_since(wall).unwrap_or_default())
+            }
+            Ok(_) => self.limits.ttl,
+            Err(error) if error.is_answer() => self.limits.negative_ttl.min(self.limits.ttl),
+            Err(_) => Duration::ZERO,
+        };
+        let answer = match (question, result) {
+            (_, Ok(Fetched::Secret(secret))) => {
+                Answer::Secret(Ok(Arc::new(Snapshot { secret, fetched: wall, expires: wall + keep })))
+            }
+            (_, Ok(Fetched::Listing(listing))) => Answer::Listing(Ok(Arc::new(listing))),
+            (Question::Read(_), Err(error)) => Answer::Secret(Err(error)),
+            (Question::List(_), Err(error)) => Answer::Listing(Err(error)),
+        };
+        Slot::new(answer, now, now.plus(keep), generation)
+    }
+
+    fn watch(&self, slot: &Arc<Slot>) {
+        let mut deadlines = self.deadlines.lock().unwrap_or_else(|e| e.into_inner());
+        if deadlines.push(slot) {
+            self.earlier.notify_one();
+        }
+    }
+
+    fn generation(&self, question: &Question) -> u64 {
+        let (Question::Read(of) | Question::List(of)) = question;
+        self.source(of.source).map_or(0, |source| source.backend.generation())
+    }
+
+    /// Erases what has reached its deadline by `now`; returns the next deadline.
+    pub fn sweep(&self, now: Moment) -> Option<Moment> {
+        for (source, _) in &self.sources {
+            source.backend.tidy(now);
+        }
+        self.deadlines.lock().unwrap_or_else(|e| e.into_inner()).wipe_due(now)
+    }
+
+    /// The one background task: sleeps to the next deadline and erases. Runs until dropped; the daemon spawns it.
+    pub async fn sweep_forever(self: Arc<Self>) {
+        // The timer stands still while the machine sleeps, the deadlines do not: look at least this often.
+        const LOOK: Duration = Duration::from_secs(5);
+        loop {
+            let now = self.clock.now();
+            let wait = self.sweep(now).map_or(LOOK, |next| next.since(now)).min(LOOK);
+            self.slots.run_pending_tasks().await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.earlier.notified() => {}
+            }
+        }
+    }
+
+    /// Erases everything now. Open handles keep their snapshots.
+    pub fn flush(&self) {
+        for (_, slot) in &self.slots {
+            slot.wipe();
+        }
+        self.slots.invalidate_all();
+    }
+}
+
+enum Fetched {
+    Secret(Secret),
+    Listing(Listing),
+}
+
+#[cfg(test)]
+mod tests;

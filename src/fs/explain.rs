@@ -1,0 +1,92 @@
+//! Owns the sentence that says which tree, backend and path serve a name, or why it cannot be read.
+//! Does not know how the question arrives; it never has a value in its hands.
+
+use std::ffi::OsStr;
+use std::fmt::Write;
+
+use super::SecretFs;
+use crate::cache::SecretRef;
+use crate::errno::Failure;
+use crate::tree::inode::Place;
+use crate::tree::{TreeId, name};
+
+impl SecretFs {
+    /// Lines of `key: text` about `name` in `parent`; the last says whether and why not it can be read.
+    pub(super) async fn explain(&self, parent: &Place, name: &OsStr) -> String {
+        let mut text = String::new();
+        match self.resolve(parent, name).await {
+            Ok(place) => self.explain_place(&mut text, &place).await,
+            Err(failure) => {
+                if let Place::Directory { tree, of } = parent {
+                    let wanted = match name::decode(name) {
+                        Some(name::Decoded::Exact(child)) => self.child(of, &child).ok(),
+                        _ => None,
+                    };
+                    self.explain_source(&mut text, *tree, &wanted.unwrap_or_else(|| of.clone()));
+                }
+                say(&mut text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
+            }
+        }
+        text
+    }
+
+    async fn explain_place(&self, text: &mut String, place: &Place) {
+        let (tree, of, what) = match place {
+            Place::Junction(path) => {
+                say(text, "what", &format!("a directory of the configuration: /{}", path.join("/")));
+                return;
+            }
+            Place::Directory { tree, of } => (*tree, of, "a directory".to_owned()),
+            Place::Field { tree, of, field } => (*tree, of, format!("the field `{}`", field.escape_debug())),
+            Place::View { tree, of, view } => (*tree, of, format!("a view of the whole secret ({view:?})")),
+        };
+        say(text, "what", &what);
+        self.explain_source(text, tree, of);
+        match self.cache.secret(of).await {
+            Ok(snapshot) => {
+                for (key, value) in self.meta(of, &snapshot).attributes() {
+                    if !matches!(key, "backend" | "path") {
+                        say(text, key, &value);
+                    }
+                }
+                let size = match place {
+                    Place::Field { field, .. } => snapshot.secret.field(field).map_or(0, |f| f.value.len()),
+                    _ => 0,
+                };
+                if size > self.max_value_size {
+                    let failure = Failure::TooLarge { limit: self.max_value_size };
+                    say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
+                } else {
+                    say(text, "readable", "yes");
+                }
+            }
+            Err(error) if matches!(place, Place::Directory { .. }) => {
+                let listing = self.cache.listing(of).await;
+                match listing {
+                    Ok(_) => say(text, "readable", "yes, as a folder"),
+                    Err(_) => {
+                        let failure = Failure::from(error);
+                        say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
+                    }
+                }
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
+            }
+        }
+    }
+
+    fn explain_source(&self, text: &mut String, tree: TreeId, of: &SecretRef) {
+        if let Some(tree) = self.trees.get(tree) {
+            say(text, "tree", &format!("/{}", tree.at.join("/")));
+        }
+        say(text, "backend", &self.backend_name(of));
+        say(text, "path", &of.path.to_string());
+    }
+}
+
+fn say(text: &mut String, key: &str, value: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{key}: {value}");
+}

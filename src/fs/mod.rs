@@ -1,0 +1,269 @@
+//! Owns what the mount shows: lookup, attributes, open, read, directories, as plain functions on plain structs.
+//! Does not know FUSE, the network or any backend's protocol.
+//!
+//! Every function that may have to wait is async and is ready at once when the cache has the answer.
+
+mod directory;
+mod explain;
+mod handles;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::access::Permissions;
+use crate::cache::{SecretCache, SecretRef, Snapshot};
+use crate::errno::Failure;
+use crate::render::{self, Meta, View};
+use crate::secret::Secret;
+use crate::tree::inode::{INodeNo, INodeTable, Node, Place};
+use crate::tree::{Hanging, TreeId, Trees};
+pub use directory::{DirEntry, DirListing};
+use handles::Handles;
+pub use handles::{Handle, HandleNo};
+
+/// What kind of thing an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+}
+
+/// What stat(2) shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number.
+    pub ino: INodeNo,
+    /// Directory or file.
+    pub kind: Kind,
+    /// Exact size in bytes; 0 for directories.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When this version was created; when the mount began, where there is none.
+    pub mtime: SystemTime,
+}
+
+/// An opened file.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle for read and release.
+    pub handle: HandleNo,
+    /// The kernel may hold the attributes of another version: it must be told to forget them before this open returns.
+    pub attributes_changed: bool,
+}
+
+/// The filesystem of one mount.
+pub struct SecretFs {
+    trees: Trees,
+    cache: Arc<SecretCache>,
+    inodes: INodeTable,
+    handles: Handles,
+    max_value_size: usize,
+    mounted: SystemTime,
+}
+
+impl SecretFs {
+    /// The filesystem that shows `trees`; values above `max_value_size` bytes cannot be opened.
+    pub fn new(trees: Trees, cache: Arc<SecretCache>, max_value_size: usize) -> Self {
+        let root = match trees.at(&[]) {
+            Some(Hanging::Tree(id)) => tree_root(&trees, id),
+            _ => None,
+        };
+        let inodes = INodeTable::new(root.unwrap_or(Place::Junction(vec![])));
+        Self { trees, cache, inodes, handles: Handles::default(), max_value_size, mounted: SystemTime::now() }
+    }
+
+    /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).
+    pub async fn lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Attributes, Failure> {
+        let parent = self.node(parent)?;
+        let place = self.resolve(&parent.place, name).await?;
+        let (attributes, mark) = self.describe(&place, None).await?;
+        let node = self.inodes.look_up(parent.ino, place);
+        node.tell(mark);
+        Ok(Attributes { ino: node.ino, ..attributes })
+    }
+
+    /// Gives back `lookups` of an inode.
+    pub fn forget(&self, ino: INodeNo, lookups: u64) {
+        self.inodes.forget(ino, lookups);
+    }
+
+    /// The attributes of an inode: of the open handle's own version when there is one, else of the newest.
+    pub async fn attributes(&self, ino: INodeNo, handle: Option<HandleNo>) -> Result<Attributes, Failure> {
+        let node = self.node(ino)?;
+        let handle = handle.and_then(|number| self.handles.get(number));
+        let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
+        if handle.is_none() {
+            node.tell(mark);
+        }
+        Ok(Attributes { ino, ..attributes })
+    }
+
+    /// Opens a file: the handle keeps the version that is current now.
+    pub async fn open(&self, ino: INodeNo) -> Result<Opened, Failure> {
+        let node = self.node(ino)?;
+        let handle = match &node.place {
+            Place::Junction(_) | Place::Directory { .. } => return Err(Failure::IsADirectory),
+            Place::Field { of, field, .. } => {
+                let snapshot = self.cache.secret(of).await?;
+                let at =
+                    snapshot.secret.fields.iter().position(|f| *f.name == **field).ok_or(Failure::NoEntry)?;
+                Handle::of_field(snapshot, at)
+            }
+            Place::View { of, view, .. } => {
+                let snapshot = self.cache.secret(of).await?;
+                Handle::of_view(self.render(of, *view, &snapshot), &snapshot)
+            }
+        };
+        // A view may be as large as all its fields together; a single value has the configured bound.
+        if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
+            return Err(Failure::TooLarge { limit: self.max_value_size });
+        }
+        let attributes_changed =
+            node.was_told_otherwise(mark(&handle.snapshot().secret, handle.bytes().len()));
+        Ok(Opened { handle: self.handles.insert(handle), attributes_changed })
+    }
+
+    /// The open file behind a handle; its bytes never change.
+    pub fn opened(&self, handle: HandleNo) -> Result<Arc<Handle>, Failure> {
+        self.handles.get(handle).ok_or(Failure::BadHandle)
+    }
+
+    /// Closes a file; the bytes go with the last handle that has them. Returns what was closed.
+    pub fn release(&self, handle: HandleNo) -> Option<Arc<Handle>> {
+        self.handles.remove(handle)
+    }
+
+    /// The names of extended attributes: `user.secretfs.*` on everything that belongs to one secret.
+    pub fn attribute_names(&self, ino: INodeNo) -> Result<Vec<&'static str>, Failure> {
+        Ok(match self.node(ino)?.place {
+            Place::Field { .. } | Place::View { .. } => {
+                vec!["backend", "path", "version", "fetched", "expires", "stale"]
+            }
+            Place::Junction(_) | Place::Directory { .. } => vec![],
+        })
+    }
+
+    /// The text of an extended attribute, `name` without its `user.secretfs.` prefix.
+    pub async fn attribute(&self, ino: INodeNo, name: &str) -> Result<String, Failure> {
+        let node = self.node(ino)?;
+        if let Some(child) = name.strip_prefix("explain.") {
+            return Ok(self.explain(&node.place, OsStr::new(child)).await);
+        }
+        let (Place::Field { of, .. } | Place::View { of, .. } | Place::Directory { of, .. }) = &node.place
+        else {
+            return Err(Failure::NoAttribute);
+        };
+        let snapshot = self.cache.secret(of).await?;
+        let attributes = self.meta(of, &snapshot).attributes();
+        let found = attributes.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, text)| text).ok_or(Failure::NoAttribute)
+    }
+
+    /// How many inodes the kernel holds and how many handles are open: for `statfs` and tests.
+    pub fn in_use(&self) -> (usize, usize) {
+        (self.inodes.len(), self.handles.len())
+    }
+
+    fn node(&self, ino: INodeNo) -> Result<Arc<Node>, Failure> {
+        self.inodes.get(ino).ok_or(Failure::BadHandle)
+    }
+
+    fn permissions(&self, tree: TreeId) -> Permissions {
+        let nobody = Permissions { uid: 0, gid: 0, file_mode: 0 };
+        self.trees.get(tree).map_or(nobody, |tree| tree.permissions)
+    }
+
+    /// Attributes (without the number) and the mark of what they show.
+    async fn describe(&self, place: &Place, handle: Option<&Handle>) -> Result<(Attributes, u64), Failure> {
+        let (tree, of) = match place {
+            Place::Junction(path) => {
+                let (uid, gid) = self.trees.junction_owner(path);
+                return Ok((self.directory_attributes(uid, gid, 0o555), 0));
+            }
+            Place::Directory { tree, .. } => {
+                let permissions = self.permissions(*tree);
+                return Ok((
+                    self.directory_attributes(permissions.uid, permissions.gid, permissions.dir_mode()),
+                    0,
+                ));
+            }
+            Place::Field { tree, of, .. } | Place::View { tree, of, .. } => (*tree, of),
+        };
+        if let Some(handle) = handle {
+            let secret = &handle.snapshot().secret;
+            return Ok(self.file_attributes(tree, secret, handle.bytes().len()));
+        }
+        let snapshot = self.cache.secret(of).await?;
+        let size = match place {
+            Place::Field { field, .. } => snapshot.secret.field(field).ok_or(Failure::NoEntry)?.value.len(),
+            Place::View { view, .. } => self.render(of, *view, &snapshot).len(),
+            Place::Junction(_) | Place::Directory { .. } => 0,
+        };
+        Ok(self.file_attributes(tree, &snapshot.secret, size))
+    }
+
+    fn file_attributes(&self, tree: TreeId, secret: &Secret, size: usize) -> (Attributes, u64) {
+        let permissions = self.permissions(tree);
+        let attributes = Attributes {
+            ino: INodeNo::ROOT,
+            kind: Kind::File,
+            size: size as u64,
+            mode: permissions.file_mode,
+            uid: permissions.uid,
+            gid: permissions.gid,
+            mtime: secret.created.unwrap_or(self.mounted),
+        };
+        (attributes, mark(secret, size))
+    }
+
+    fn directory_attributes(&self, uid: u32, gid: u32, mode: u16) -> Attributes {
+        Attributes { ino: INodeNo::ROOT, kind: Kind::Directory, size: 0, mode, uid, gid, mtime: self.mounted }
+    }
+
+    fn render(&self, of: &SecretRef, view: View, snapshot: &Snapshot) -> crate::secret::SecretBytes {
+        match view {
+            View::Json => render::json(&snapshot.secret),
+            View::Env => render::env(&snapshot.secret),
+            View::Meta => crate::secret::SecretBytes::new(self.meta(of, snapshot).to_json()),
+        }
+    }
+
+    fn meta(&self, of: &SecretRef, snapshot: &Snapshot) -> Meta {
+        Meta {
+            backend: self.backend_name(of),
+            path: of.path.to_string(),
+            version: snapshot.secret.version.to_string(),
+            fetched: snapshot.fetched,
+            expires: snapshot.expires,
+            stale: false,
+        }
+    }
+
+    fn backend_name(&self, of: &SecretRef) -> String {
+        let source = self.cache.source(of.source);
+        source.map_or_else(String::new, |source| format!("{} ({})", source.name, source.backend.kind()))
+    }
+}
+
+/// What distinguishes two versions of a file as stat(2) shows them. Never 0, which means "nothing told yet".
+fn mark(secret: &Secret, size: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&secret.version, secret.created, size).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+fn tree_root(trees: &Trees, id: TreeId) -> Option<Place> {
+    trees.get(id).map(|tree| Place::Directory { tree: id, of: tree.root.clone() })
+}

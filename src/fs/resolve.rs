@@ -1,0 +1,157 @@
+//! Owns the meaning of a name in a directory: folder, secret, field or reserved name, and who decides.
+//! Does not know attributes or handles.
+//!
+//! A listing is the authority where it can be had. Where the credentials may not list, a name is found by asking for
+//! it, so that a known path still opens.
+
+use std::ffi::OsStr;
+
+use super::SecretFs;
+use crate::backend::Error;
+use crate::cache::SecretRef;
+use crate::errno::Failure;
+use crate::render::View;
+use crate::tree::inode::Place;
+use crate::tree::name::{self, Decoded, RESERVED};
+use crate::tree::{Hanging, TreeId};
+
+/// Whether a directory has a part of some kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Yes,
+    No,
+    /// No listing says; ask.
+    Unknown,
+}
+
+/// What a directory shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub(super) secret: Part,
+    pub(super) folder: Part,
+}
+
+impl SecretFs {
+    /// The place that `name` in `parent` leads to.
+    pub(super) async fn resolve(&self, parent: &Place, name: &OsStr) -> Result<Place, Failure> {
+        match parent {
+            Place::Field { .. } | Place::View { .. } => Err(Failure::NotADirectory),
+            Place::Junction(path) => self.resolve_in_junction(path, name),
+            Place::Directory { tree, of } => self.resolve_in_tree(*tree, of, name).await,
+        }
+    }
+
+    pub(super) fn resolve_in_junction(&self, path: &[String], name: &OsStr) -> Result<Place, Failure> {
+        let name = name.to_str().ok_or(Failure::NoEntry)?;
+        let path: Vec<_> = path.iter().cloned().chain([name.to_owned()]).collect();
+        match self.trees.at(&path) {
+            Some(Hanging::Tree(id)) => super::tree_root(&self.trees, id).ok_or(Failure::NoEntry),
+            Some(Hanging::Junction) => Ok(Place::Junction(path)),
+            None => Err(Failure::NoEntry),
+        }
+    }
+
+    async fn resolve_in_tree(&self, tree: TreeId, of: &SecretRef, name: &OsStr) -> Result<Place, Failure> {
+        let parts = self.parts(tree, of).await?;
+        if let Some(reserved) = name.to_str().filter(|name| RESERVED.contains(name)) {
+            let view = View::named(reserved).ok_or(Failure::NoEntry)?;
+            if parts.secret == Part::No {
+                return Err(Failure::NoEntry);
+            }
+            self.cache.secret(of).await?;
+            return Ok(Place::View { tree, of: of.clone(), view });
+        }
+        let decoded = name::decode(name).ok_or(Failure::NoEntry)?;
+        let mut unlisted = false;
+        if parts.folder != Part::No {
+            match self.listed(of, name).await {
+                Ok(Some(found)) => return Ok(Place::Directory { tree, of: self.child(of, &found)? }),
+                Ok(None) | Err(Error::NotFound) => {}
+                Err(Error::Forbidden) => unlisted = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut outcome = Failure::NoEntry;
+        let mut readable = false;
+        if parts.secret != Part::No {
+            match self.cache.secret(of).await {
+                Ok(snapshot) => {
+                    readable = true;
+                    let names = snapshot.secret.fields.iter().map(|field| field.name.as_str());
+                    if let Some(field) = name::find(name, names) {
+                        return Ok(Place::Field { tree, of: of.clone(), field: field.into() });
+                    }
+                }
+                Err(Error::NotFound) => {}
+                Err(error @ Error::Forbidden) => outcome = error.into(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match decoded {
+            Decoded::Exact(child) if unlisted => {
+                let child = self.child(of, &child)?;
+                self.ask_for(&child, readable).await?;
+                Ok(Place::Directory { tree, of: child })
+            }
+            _ => Err(outcome),
+        }
+    }
+
+    /// The backend's name behind the file name `name` in the listing of `of`. An absence is asked again when the
+    /// listing is not recent.
+    async fn listed(&self, of: &SecretRef, name: &OsStr) -> Result<Option<String>, Error> {
+        let listing = self.cache.listing(of).await?;
+        let find = |listing: &crate::backend::Listing| {
+            name::find(name, listing.entries().iter().map(|entry| entry.name.as_str())).map(str::to_owned)
+        };
+        match find(&listing) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(find(&*self.cache.recent_listing(of).await?)),
+        }
+    }
+
+    /// Whether something that no listing shows is there at all. Below a folder that may not be listed, a name that
+    /// the backend neither gives nor denies is let through as a directory: what lies deeper may be allowed. Below a
+    /// readable secret only readable secrets are found, so that a program that looks for a file that is not there is
+    /// told so.
+    async fn ask_for(&self, of: &SecretRef, strict: bool) -> Result<(), Failure> {
+        let read = match self.cache.secret(of).await {
+            Ok(_) => return Ok(()),
+            Err(error @ (Error::NotFound | Error::Forbidden)) => error,
+            Err(error) => return Err(error.into()),
+        };
+        if strict {
+            return Err(Failure::NoEntry);
+        }
+        match self.cache.listing(of).await {
+            Ok(_) | Err(Error::Forbidden) => Ok(()),
+            Err(Error::NotFound) => Err(read.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the listing above says of a directory; unknown at the root of a tree and where listing is forbidden.
+    pub(super) async fn parts(&self, tree: TreeId, of: &SecretRef) -> Result<Parts, Failure> {
+        const UNKNOWN: Parts = Parts { secret: Part::Unknown, folder: Part::Unknown };
+        let known = |yes| if yes { Part::Yes } else { Part::No };
+        let is_root = self.trees.get(tree).is_none_or(|tree| tree.root == *of);
+        let Some((parent, last)) = of.path.split_last().filter(|_| !is_root) else {
+            return Ok(UNKNOWN);
+        };
+        let parent = SecretRef { source: of.source, path: parent };
+        match self.cache.listing(&parent).await {
+            Ok(listing) => match listing.get(&last) {
+                Some(entry) => Ok(Parts { secret: known(entry.secret), folder: known(entry.folder) }),
+                // The kernel came here by a name, so it was there a moment ago: ask rather than say no.
+                None => Ok(UNKNOWN),
+            },
+            Err(Error::Forbidden) => Ok(UNKNOWN),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn child(&self, of: &SecretRef, name: &str) -> Result<SecretRef, Failure> {
+        let path = of.path.child(name).map_err(|_| Failure::NoEntry)?;
+        Ok(SecretRef { source: of.source, path })
+    }
+}

@@ -1,0 +1,201 @@
+//! Tests of the filesystem without a kernel, on a backend in memory.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::*;
+use crate::backend::Error;
+use crate::backend::faulty::Faulty;
+use crate::cache::{Limits, Source, SourceId};
+use crate::clock::Clock;
+use crate::path::BackendPath;
+use crate::tree::Tree;
+
+struct World {
+    backend: Arc<Faulty>,
+    clock: Clock,
+    fs: SecretFs,
+}
+
+fn world(trees: &[(&[&str], &str)]) -> World {
+    let backend = Arc::new(Faulty::new());
+    let clock = Clock::manual();
+    clock.advance(Duration::from_secs(1000));
+    let source = Source { name: "test".into(), backend: backend.clone() };
+    let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), clock.clone()));
+    let tree = |(at, path): &(&[&str], &str)| Tree {
+        at: at.iter().map(|s| (*s).to_owned()).collect(),
+        root: SecretRef { source: SourceId(0), path: BackendPath::parse(path).unwrap() },
+        permissions: Permissions { uid: 7, gid: 8, file_mode: 0o400 },
+    };
+    let fs = SecretFs::new(Trees::new(trees.iter().map(tree).collect()), cache, 1024);
+    World { backend, clock, fs }
+}
+
+impl World {
+    async fn walk(&self, path: &str) -> Result<Attributes, Failure> {
+        let mut at = self.fs.attributes(INodeNo::ROOT, None).await?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            at = self.fs.lookup(at.ino, OsStr::new(name)).await?;
+        }
+        Ok(at)
+    }
+
+    async fn cat(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let opened = self.fs.open(self.walk(path).await?.ino).await?;
+        let bytes = self.fs.opened(opened.handle)?.read(0, usize::MAX).to_vec();
+        self.fs.release(opened.handle).unwrap();
+        Ok(bytes)
+    }
+
+    async fn ls(&self, path: &str) -> Result<Vec<String>, Failure> {
+        let listing = self.fs.list(self.walk(path).await?.ino).await?;
+        Ok(listing.entries.into_iter().map(|entry| entry.name).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_a_directory_of_its_fields() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("team/db", &[("user", b"canary-app"), ("password", b"canary-pw")]);
+    assert_eq!(world.ls("").await.unwrap(), ["team"]);
+    assert_eq!(world.ls("team/db").await.unwrap(), ["user", "password"]);
+    assert_eq!(world.cat("team/db/password").await.unwrap(), b"canary-pw");
+    let stat = world.walk("team/db/user").await.unwrap();
+    assert_eq!((stat.kind, stat.size, stat.mode, stat.uid, stat.gid), (Kind::File, 10, 0o400, 7, 8));
+    assert_eq!(world.walk("team/db").await.unwrap().mode, 0o500);
+    assert_eq!(world.walk("team/nothing").await, Err(Failure::NoEntry));
+    assert_eq!(world.walk("team/db/nothing").await, Err(Failure::NoEntry));
+    assert_eq!(world.walk("team/db/user/x").await, Err(Failure::NotADirectory));
+}
+
+#[tokio::test]
+async fn reserved_names_are_found_and_not_listed() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary"), (".json", b"canary-own")]);
+    assert_eq!(world.ls("a").await.unwrap(), ["k", "%2Ejson"]);
+    assert_eq!(world.cat("a/%2Ejson").await.unwrap(), b"canary-own");
+    assert_eq!(world.cat("a/.json").await.unwrap(), b"{\"k\":\"canary\",\".json\":\"canary-own\"}\n");
+    assert_eq!(world.cat("a/.env").await.unwrap(), b"k=canary\n# left out, not a variable: .json\n");
+    let meta = String::from_utf8(world.cat("a/.meta").await.unwrap()).unwrap();
+    assert!(meta.contains("\"backend\":\"test (faulty)\"") && !meta.contains("canary"), "{meta}");
+    for absent in [".json", ".meta", "a/.versions", "a/.previous", "a/.other"] {
+        assert_eq!(world.walk(absent).await.unwrap_err().errno().name(), "ENOENT", "{absent}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_wins_over_a_field_and_the_field_stays_in_json() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("foo", &[("bar", b"canary-field"), ("baz", b"canary-baz")]);
+    world.backend.put("foo/bar", &[("k", b"canary-child")]);
+    assert_eq!(world.ls("foo").await.unwrap(), ["bar", "baz"]);
+    assert_eq!(world.cat("foo/bar/k").await.unwrap(), b"canary-child");
+    assert_eq!(world.cat("foo/baz").await.unwrap(), b"canary-baz");
+    assert!(String::from_utf8(world.cat("foo/.json").await.unwrap()).unwrap().contains("canary-field"));
+}
+
+#[tokio::test]
+async fn an_open_file_keeps_its_version_and_the_next_open_gets_the_new_one() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary-1")]);
+    let ino = world.walk("a/k").await.unwrap().ino;
+    let old = world.fs.open(ino).await.unwrap();
+    assert!(!old.attributes_changed);
+    world.backend.put("a", &[("k", b"canary-two")]);
+    world.clock.advance(Duration::from_secs(60));
+    let new = world.fs.open(ino).await.unwrap();
+    assert!(new.attributes_changed, "the kernel was told the old size");
+    assert_eq!(world.fs.opened(old.handle).unwrap().bytes(), b"canary-1");
+    assert_eq!(world.fs.opened(new.handle).unwrap().bytes(), b"canary-two");
+    assert_eq!(world.fs.attributes(ino, Some(old.handle)).await.unwrap().size, 8);
+    assert_eq!(world.fs.attributes(ino, None).await.unwrap().size, 10);
+}
+
+#[tokio::test]
+async fn without_permission_to_list_a_known_path_still_opens() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("team/app", &[("k", b"canary")]);
+    world.backend.forbid_listing();
+    assert_eq!(world.cat("team/app/k").await.unwrap(), b"canary");
+    assert_eq!(world.ls("").await, Err(Failure::Backend(Error::Forbidden)));
+    assert_eq!(world.ls("team").await, Err(Failure::Backend(Error::Forbidden)));
+    assert_eq!(world.ls("team/app").await.unwrap(), ["k"]);
+    assert_eq!(world.walk("team/app/nothing").await, Err(Failure::NoEntry));
+}
+
+#[tokio::test]
+async fn a_value_above_the_limit_is_refused_alone() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("big", &[b'x'; 1025]), ("fits", &[b'x'; 1024])]);
+    assert_eq!(world.cat("a/big").await, Err(Failure::TooLarge { limit: 1024 }));
+    assert_eq!(world.walk("a/big").await.unwrap().size, 1025);
+    assert_eq!(world.cat("a/fits").await.unwrap().len(), 1024);
+}
+
+#[tokio::test]
+async fn an_outage_is_an_error_and_never_an_empty_directory() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary")]);
+    world.backend.fail_with(Some(Error::Status(503)));
+    assert_eq!(world.ls("").await, Err(Failure::Backend(Error::Status(503))));
+    assert_eq!(world.walk("a").await, Err(Failure::Backend(Error::Status(503))));
+    world.backend.fail_with(None);
+    world.clock.advance(Duration::from_nanos(1));
+    assert_eq!(world.cat("a/k").await.unwrap(), b"canary");
+}
+
+#[tokio::test]
+async fn trees_hang_where_the_configuration_says() {
+    let world = world(&[(&["apps", "db"], "team/db"), (&["all"], "")]);
+    world.backend.put("team/db/main", &[("k", b"canary")]);
+    assert_eq!(world.ls("").await.unwrap(), ["all", "apps"]);
+    assert_eq!(world.ls("apps").await.unwrap(), ["db"]);
+    assert_eq!(world.cat("apps/db/main/k").await.unwrap(), b"canary");
+    assert_eq!(world.cat("all/team/db/main/k").await.unwrap(), b"canary");
+    assert_eq!(world.walk("apps/other").await, Err(Failure::NoEntry));
+}
+
+#[tokio::test]
+async fn listing_reads_the_values_of_one_directory_only() {
+    let world = world(&[(&[], "")]);
+    for name in ["a", "b", "c"] {
+        world.backend.put(name, &[("k", b"canary")]);
+    }
+    world.ls("").await.unwrap();
+    assert_eq!(world.backend.reads(), 0);
+    world.ls("b").await.unwrap();
+    assert_eq!(world.backend.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_lookup_and_a_listing_agree_on_inode_numbers() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary")]);
+    let listing = world.fs.list(INodeNo::ROOT).await.unwrap();
+    assert_eq!(listing.entries[0].ino, world.walk("a").await.unwrap().ino);
+    assert_eq!(world.fs.look_up_entry(INodeNo::ROOT, &listing.entries[0]).ino, listing.entries[0].ino);
+}
+
+#[tokio::test]
+async fn explain_says_who_serves_a_path_or_why_not() {
+    let world = world(&[(&["all"], "")]);
+    world.backend.put("team/db", &[("k", b"canary")]);
+    let team = world.walk("all/team").await.unwrap().ino;
+    let db = world.walk("all/team/db").await.unwrap().ino;
+    let found = world.fs.attribute(db, "explain.k").await.unwrap();
+    for line in [
+        "what: the field `k`",
+        "tree: /all",
+        "backend: test (faulty)",
+        "path: team/db",
+        "version: 1",
+        "readable: yes",
+    ] {
+        assert!(found.lines().any(|l| l == line), "{line} in {found}");
+    }
+    assert!(!found.contains("canary"));
+    let missing = world.fs.attribute(team, "explain.nope").await.unwrap();
+    assert!(missing.contains("path: team/nope") && missing.contains("readable: no: ENOENT"), "{missing}");
+}

@@ -1,0 +1,320 @@
+//! Owns the conversation with the kernel: decode a request, answer it or hand it over, reply. Only user of fuser's types.
+//! Does not know what the mount shows; it asks `fs`.
+//!
+//! A hit is answered on the thread that read the request. A miss takes its reply into a task with a deadline, so that a
+//! slow backend never holds a thread that others need.
+
+mod convert;
+mod hand_over;
+mod invalidate;
+mod mount;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fuser::{
+    AccessFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request,
+};
+
+use crate::errno::Failure;
+use crate::fs::{DirListing, HandleNo, SecretFs};
+use crate::tree::inode;
+use convert::{attr, errno, file_type};
+use hand_over::HandOver;
+use invalidate::Invalidate;
+pub use mount::{Mounted, Options, mount};
+
+/// How long the kernel may use a name and attributes without asking again. Short enough that a poller sees a change at
+/// once for practical purposes; opens are always checked, whatever this is.
+const KERNEL_TTL: Duration = Duration::from_secs(1);
+/// What listxattr(2) and getxattr(2) call ours.
+const XATTR_PREFIX: &str = "user.secretfs.";
+
+/// The adapter between fuser and [`SecretFs`].
+struct Adapter {
+    fs: Arc<SecretFs>,
+    hand_over: HandOver,
+    directories: Directories,
+    invalidate: Arc<OnceLock<Invalidate>>,
+}
+
+impl Adapter {
+    fn new(fs: Arc<SecretFs>, hand_over: HandOver, invalidate: Arc<OnceLock<Invalidate>>) -> Self {
+        Self { fs, hand_over, directories: Directories::default(), invalidate }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Wanted, not needed: an older kernel without one of them still serves everything but shared mmap.
+        for wanted in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ] {
+            let _ = config.add_capabilities(wanted);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let found = async move { fs.lookup(ours(parent), &name).await };
+        self.hand_over.answer(request, found, |found| match found {
+            Ok(attributes) => reply.entry(&KERNEL_TTL, &attr(&attributes), Generation(0)),
+            Err(failure) => reply.error(errno(&failure)),
+        });
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
+        self.fs.forget(ours(ino), lookups);
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let fs = self.fs.clone();
+        let attributes = async move { fs.attributes(ours(ino), handle.map(|h| HandleNo(h.0))).await };
+        self.hand_over.answer(request, attributes, |attributes| match attributes {
+            Ok(attributes) => reply.attr(&KERNEL_TTL, &attr(&attributes)),
+            Err(failure) => reply.error(errno(&failure)),
+        });
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if convert::wants_to_write(flags) {
+            return reply.error(errno(&Failure::ReadOnly));
+        }
+        let (fs, invalidate) = (self.fs.clone(), self.invalidate.clone());
+        let opened = async move { fs.open(ours(ino)).await };
+        self.hand_over.answer(request, opened, move |opened| match opened {
+            Ok(opened) => {
+                if opened.attributes_changed
+                    && let Some(invalidate) = invalidate.get()
+                {
+                    invalidate.attributes(ino);
+                }
+                reply.opened(FileHandle(opened.handle.0), convert::OPEN_FLAGS);
+            }
+            Err(failure) => reply.error(errno(&failure)),
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.fs.opened(HandleNo(handle.0)) {
+            Ok(file) => {
+                // Direct reads carry their owner (fuse_direct_io, fs/fuse/file.c); reads into the page cache do not.
+                if lock_owner.is_none() {
+                    file.note_paged();
+                }
+                reply.data(file.read(offset, usize::try_from(size).unwrap_or(usize::MAX)));
+            }
+            Err(failure) => reply.error(errno(&failure)),
+        }
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let closed = self.fs.release(HandleNo(handle.0));
+        reply.ok();
+        if closed.is_some_and(|file| file.was_paged())
+            && let Some(invalidate) = self.invalidate.get()
+        {
+            invalidate.pages(ino);
+        }
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let (fs, directories) = (self.fs.clone(), self.directories.clone());
+        let listing = async move { fs.list(ours(ino)).await };
+        self.hand_over.answer(request, listing, move |listing| match listing {
+            Ok(listing) => reply.opened(directories.insert(listing), fuser::FopenFlags::empty()),
+            Err(failure) => reply.error(errno(&failure)),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let Some(listing) = self.directories.get(handle) else {
+            return reply.error(errno(&Failure::BadHandle));
+        };
+        for (at, line) in lines(&listing).enumerate().skip(convert::index(offset)) {
+            let next = convert::offset(at + 1);
+            let full = match line {
+                Line::Dots(name, ino) => reply.add(theirs(ino), next, fuser::FileType::Directory, name),
+                Line::Entry(entry) => reply.add(theirs(entry.ino), next, file_type(entry.kind), &entry.name),
+            };
+            if full {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let Some(listing) = self.directories.get(handle) else {
+            return reply.error(errno(&Failure::BadHandle));
+        };
+        for (at, line) in lines(&listing).enumerate().skip(convert::index(offset)) {
+            let next = convert::offset(at + 1);
+            let full = match line {
+                // The kernel counts no lookup for these two (fuse_direntplus_link, fs/fuse/readdir.c).
+                Line::Dots(name, ino) => {
+                    let attributes = convert::bare_directory(ino);
+                    reply.add(theirs(ino), next, name, &Duration::ZERO, &attributes, Generation(0))
+                }
+                Line::Entry(entry) => {
+                    let attributes = self.fs.look_up_entry(ours(ino), entry);
+                    let number = theirs(attributes.ino);
+                    let full =
+                        reply.add(number, next, &entry.name, &KERNEL_TTL, &attr(&attributes), Generation(0));
+                    if full {
+                        // It did not fit, so the kernel never hears of it.
+                        self.fs.forget(attributes.ino, 1);
+                    }
+                    full
+                }
+            };
+            if full {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.directories.remove(handle);
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        // Never asks a backend, so that `df` cannot hang. Nothing is free: nothing can be written.
+        let (inodes, _) = self.fs.in_use();
+        reply.statfs(0, 0, 0, inodes as u64, 0, 4096, 255, 4096);
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks modes itself (default_permissions) and asks only in odd cases.
+        if mask.contains(AccessFlags::W_OK) { reply.error(errno(&Failure::ReadOnly)) } else { reply.ok() }
+    }
+
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        // `ls -l` asks for security labels and ACLs of everything: answered without a thought.
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix(XATTR_PREFIX)) else {
+            return reply.error(errno(&Failure::NoAttribute));
+        };
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let text = async move { fs.attribute(ours(ino), &name).await };
+        self.hand_over.answer(request, text, move |text| match text {
+            Ok(text) => sized(reply, size, text.as_bytes()),
+            Err(failure) => reply.error(errno(&failure)),
+        });
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.fs.attribute_names(ours(ino)) {
+            Ok(names) => {
+                let list: String = names.iter().map(|name| format!("{XATTR_PREFIX}{name}\0")).collect();
+                sized(reply, size, list.as_bytes());
+            }
+            Err(failure) => reply.error(errno(&failure)),
+        }
+    }
+}
+
+/// getxattr(2): a size of 0 asks how much room is needed.
+fn sized(reply: ReplyXattr, size: u32, bytes: &[u8]) {
+    let needed = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    if size == 0 {
+        reply.size(needed);
+    } else if needed > size {
+        reply.error(errno(&Failure::SmallBuffer));
+    } else {
+        reply.data(bytes);
+    }
+}
+
+enum Line<'a> {
+    Dots(&'static OsStr, inode::INodeNo),
+    Entry(&'a crate::fs::DirEntry),
+}
+
+fn lines(listing: &DirListing) -> impl Iterator<Item = Line<'_>> {
+    let dots = [(&b"."[..], listing.ino), (&b".."[..], listing.parent)];
+    let dots = dots.into_iter().map(|(name, ino)| Line::Dots(OsStr::from_bytes(name), ino));
+    dots.chain(listing.entries.iter().map(Line::Entry))
+}
+
+fn ours(ino: INodeNo) -> inode::INodeNo {
+    inode::INodeNo(ino.0)
+}
+
+fn theirs(ino: inode::INodeNo) -> INodeNo {
+    INodeNo(ino.0)
+}
+
+/// Open directories by handle.
+#[derive(Clone, Default)]
+struct Directories {
+    next: Arc<std::sync::atomic::AtomicU64>,
+    /// Guards the map of open directories; held for a map operation only.
+    open: Arc<std::sync::Mutex<std::collections::HashMap<u64, Arc<DirListing>>>>,
+}
+
+impl Directories {
+    fn insert(&self, listing: DirListing) -> FileHandle {
+        let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed).wrapping_add(1);
+        self.open.lock().unwrap_or_else(|e| e.into_inner()).insert(number, Arc::new(listing));
+        FileHandle(number)
+    }
+
+    fn get(&self, handle: FileHandle) -> Option<Arc<DirListing>> {
+        self.open.lock().unwrap_or_else(|e| e.into_inner()).get(&handle.0).cloned()
+    }
+
+    fn remove(&self, handle: FileHandle) {
+        self.open.lock().unwrap_or_else(|e| e.into_inner()).remove(&handle.0);
+    }
+}

@@ -1,0 +1,107 @@
+//! Owns the mount itself: options for the kernel, mounting, unmounting.
+//! Does not know what is shown.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use tokio::runtime::Handle;
+
+use super::Adapter;
+use super::hand_over::HandOver;
+use super::invalidate::Invalidate;
+use crate::fs::SecretFs;
+
+/// How long an unmount waits for open files to be closed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What /proc/mounts shows as the source; holds no secret.
+    pub source: String,
+    /// Whether users other than the one who mounts may look at all (modes apply as well).
+    pub allow_other: bool,
+    /// Every request is answered within this.
+    pub deadline: Duration,
+    /// Threads that read requests.
+    pub threads: usize,
+}
+
+/// A mounted filesystem; it serves until [`Mounted::unmount`].
+pub struct Mounted {
+    session: BackgroundSession,
+    at: PathBuf,
+}
+
+/// How an unmount ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Nobody used it.
+    Cleanly,
+    /// Somebody still has files open in it: it is detached from the tree and ends with this process.
+    InUse,
+}
+
+/// Mounts and serves. As root by mount(2), as a user through `fusermount3`. Work that waits runs on `runtime`.
+///
+/// # Errors
+/// What mount(2) or fusermount3 said.
+pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::FSName(options.source.clone()),
+        MountOption::Subtype("secretfs".into()),
+        // Without it a name that root looked up lets everybody in (libfuse issue 15).
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoExec,
+        MountOption::NoAtime,
+    ];
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(options.threads.max(1));
+    let at = at.canonicalize()?;
+    let invalidate = Arc::new(OnceLock::new());
+    let adapter = Adapter::new(fs, HandOver::new(runtime, options.deadline), invalidate.clone());
+    let session = Session::new(adapter, &at, &config)?.spawn()?;
+    let _ = invalidate.set(Invalidate::start(session.notifier())?);
+    Ok(Mounted { session, at })
+}
+
+impl Mounted {
+    /// Whether the mount is gone already (unmounted by somebody else).
+    pub fn is_over(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
+    /// Unmounts. A mount that is in use disappears from the tree at once; its open files end with this process.
+    ///
+    /// # Errors
+    /// What umount(2) said.
+    pub fn unmount(self) -> io::Result<Unmounted> {
+        let Self { session, at } = self;
+        if rustix::mount::unmount(&at, UnmountFlags::empty()) == Err(Errno::BUSY) {
+            rustix::mount::unmount(&at, UnmountFlags::DETACH)?;
+        }
+        // Dropping the rest of the session unmounts a user's mount, where umount(2) said EPERM, by `fusermount3 -u -z`;
+        // it does nothing when the mount is gone.
+        let guard = {
+            let rest = session;
+            rest.guard
+        };
+        // Ended by the kernel once the last file is closed; whoever holds one longer does not hold us.
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            if guard.is_finished() {
+                return Ok(Unmounted::Cleanly);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Unmounted::InUse)
+    }
+}

@@ -1,0 +1,258 @@
+//! Owns the bytes of a file: how a field, a whole secret or what is known about it looks when it is read.
+//! Does not know where the secret came from or who reads; it is pure.
+
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::secret::{Field, Form, Secret, SecretBytes};
+
+/// A file of a secret's directory that is not a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum View {
+    /// `.json`: the whole secret as one JSON object.
+    Json,
+    /// `.env`: the whole secret as `NAME=value` lines.
+    Env,
+    /// `.meta`: what is known about the secret, without a value.
+    Meta,
+}
+
+impl View {
+    /// The view of this reserved name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            ".json" => Some(Self::Json),
+            ".env" => Some(Self::Env),
+            ".meta" => Some(Self::Meta),
+            _ => None,
+        }
+    }
+}
+
+/// What `.meta` and the extended attributes tell. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The backend's name and kind, such as `prod (vault)`.
+    pub backend: String,
+    /// The path in the backend.
+    pub path: String,
+    /// The backend's version; empty where it has none.
+    pub version: String,
+    /// When we fetched it.
+    pub fetched: SystemTime,
+    /// Until when it is served without asking again.
+    pub expires: SystemTime,
+    /// Whether it is past its TTL.
+    pub stale: bool,
+}
+
+impl Meta {
+    /// The attributes in `.meta` and, behind `user.secretfs.`, in listxattr(2): name and text.
+    pub fn attributes(&self) -> [(&'static str, String); 6] {
+        [
+            ("backend", self.backend.clone()),
+            ("path", self.path.clone()),
+            ("version", self.version.clone()),
+            ("fetched", humantime::format_rfc3339_millis(self.fetched).to_string()),
+            ("expires", humantime::format_rfc3339_millis(self.expires).to_string()),
+            ("stale", self.stale.to_string()),
+        ]
+    }
+
+    /// The bytes of `.meta`: one JSON object and a newline.
+    pub fn to_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Shape<'a> {
+            backend: &'a str,
+            path: &'a str,
+            version: &'a str,
+            fetched: String,
+            expires: String,
+            stale: bool,
+        }
+        let shape = Shape {
+            backend: &self.backend,
+            path: &self.path,
+            version: &self.version,
+            fetched: humantime::format_rfc3339_millis(self.fetched).to_string(),
+            expires: humantime::format_rfc3339_millis(self.expires).to_string(),
+            stale: self.stale,
+        };
+        let mut json = serde_json::to_vec(&shape).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+}
+
+/// The whole secret as one compact JSON object and a newline, fields in the backend's order. Numbers, booleans, objects
+/// and arrays stand as the backend spelled them; bytes that are no UTF-8 stand as `{"$base64":"..."}`.
+pub fn json(secret: &Secret) -> SecretBytes {
+    let mut out = Zeroizing::new(Vec::with_capacity(secret.weight() * 2 + 16));
+    out.push(b'{');
+    for (at, field) in secret.fields.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_json_string(&mut out, &field.name);
+        out.push(b':');
+        match (field.form, field.value.expose_str()) {
+            (Form::Json, _) => out.extend_from_slice(field.value.expose()),
+            (Form::Text, Some(text)) => push_json_string(&mut out, text),
+            (Form::Text, None) => {
+                out.extend_from_slice(b"{\"$base64\":\"");
+                let encoded = Zeroizing::new(STANDARD.encode(field.value.expose()));
+                out.extend_from_slice(encoded.as_bytes());
+                out.extend_from_slice(b"\"}");
+            }
+        }
+    }
+    out.extend_from_slice(b"}\n");
+    SecretBytes::from(out)
+}
+
+/// The whole secret as lines of `NAME=value` for a POSIX shell (`. file`). Values of plain characters stand bare, so that
+/// readers without quoting rules see them right; all others stand in single quotes. A field whose name is no variable
+/// name, or whose value holds NUL or is no UTF-8, cannot be a variable: a comment says that it was left out.
+pub fn env(secret: &Secret) -> SecretBytes {
+    let mut out = Zeroizing::new(Vec::with_capacity(secret.weight() * 2 + 16));
+    for field in &secret.fields {
+        match variable(field) {
+            Some(text) => {
+                out.extend_from_slice(field.name.as_bytes());
+                out.push(b'=');
+                push_shell_word(&mut out, text);
+            }
+            None => {
+                out.extend_from_slice(b"# left out, not a variable: ");
+                out.extend(field.name.escape_debug().to_string().bytes());
+            }
+        }
+        out.push(b'\n');
+    }
+    SecretBytes::from(out)
+}
+
+fn variable(field: &Field) -> Option<&str> {
+    let mut letters = field.name.bytes();
+    let starts = letters.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let goes_on = letters.all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let text = field.value.expose_str()?;
+    (starts && goes_on && !text.contains('\0')).then_some(text)
+}
+
+fn push_shell_word(out: &mut Vec<u8>, text: &str) {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@%+,=".contains(&b);
+    if text.bytes().all(plain) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    out.push(b'\'');
+    for byte in text.bytes() {
+        match byte {
+            b'\'' => out.extend_from_slice(b"'\\''"),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'\'');
+}
+
+fn push_json_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::secret::Version;
+    use proptest::prelude::*;
+
+    fn secret(fields: &[(&str, &[u8], Form)]) -> Secret {
+        let fields = fields.iter().map(|(name, value, form)| Field {
+            name: (*name).into(),
+            value: SecretBytes::new(value.to_vec()),
+            form: *form,
+        });
+        Secret { fields: fields.collect(), version: Version::default(), created: None, expires: None }
+    }
+
+    #[test]
+    fn json_keeps_numbers_as_spelled_and_shows_bytes_as_base64() {
+        let secret = secret(&[
+            ("b", b"say \"hi\"\n", Form::Text),
+            ("a", b"1e400", Form::Json),
+            ("raw", b"\xff\x00", Form::Text),
+        ]);
+        assert_eq!(
+            json(&secret).expose_str(),
+            Some("{\"b\":\"say \\\"hi\\\"\\n\",\"a\":1e400,\"raw\":{\"$base64\":\"/wA=\"}}\n")
+        );
+    }
+
+    #[test]
+    fn env_says_what_it_leaves_out() {
+        let secret = secret(&[
+            ("USER", b"app", Form::Text),
+            ("PASS", b"it's $HOME", Form::Text),
+            ("api-key", b"x", Form::Text),
+            ("BLOB", b"\xff", Form::Text),
+        ]);
+        assert_eq!(
+            env(&secret).expose_str(),
+            Some(
+                "USER=app\nPASS='it'\\''s $HOME'\n# left out, not a variable: api-key\n# left out, not a variable: BLOB\n"
+            )
+        );
+    }
+
+    #[test]
+    fn meta_is_json_without_a_value() {
+        let meta = Meta {
+            backend: "prod (vault)".into(),
+            path: "secret/a".into(),
+            version: "3".into(),
+            fetched: SystemTime::UNIX_EPOCH,
+            expires: SystemTime::UNIX_EPOCH,
+            stale: false,
+        };
+        let parsed: serde_json::Value = serde_json::from_slice(&meta.to_json()).unwrap();
+        for (name, text) in meta.attributes() {
+            let shown = parsed.get(name).unwrap();
+            assert_eq!(shown.as_str().map_or_else(|| shown.to_string(), str::to_owned), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn json_reads_back_as_what_it_shows(name in any::<String>(), value in any::<String>()) {
+            let secret = secret(&[(&name, value.as_bytes(), Form::Text)]);
+            let parsed: serde_json::Value = serde_json::from_slice(json(&secret).expose()).unwrap();
+            prop_assert_eq!(parsed.get(&name).and_then(|v| v.as_str()), Some(value.as_str()));
+        }
+
+        #[test]
+        fn a_shell_reads_back_what_env_shows(value in "[^\\x00]{0,30}") {
+            let secret = secret(&[("V", value.as_bytes(), Form::Text)]);
+            let script = [env(&secret).expose(), b"printf %s \"$V\""].concat();
+            let shell = std::process::Command::new("sh").arg("-c").arg(std::ffi::OsStr::new(
+                std::str::from_utf8(&script).unwrap())).output().unwrap();
+            prop_assert_eq!(shell.stdout, value.as_bytes());
+        }
+    }
+}

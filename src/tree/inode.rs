@@ -1,0 +1,200 @@
+//! Owns inode numbers: which number stands for what, and for how long the kernel remembers it.
+//! Does not know attributes or values.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use super::TreeId;
+use crate::cache::SecretRef;
+use crate::render::View;
+
+/// An inode number. The root is 1 (FUSE_ROOT_ID, linux/fuse.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct INodeNo(pub u64);
+
+impl INodeNo {
+    /// The root of the mount.
+    pub const ROOT: Self = Self(1);
+}
+
+/// What an inode stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A directory of the configuration that only leads to trees.
+    Junction(Vec<String>),
+    /// A folder, a secret, or both under one name.
+    Directory {
+        /// In which tree.
+        tree: TreeId,
+        /// What it shows.
+        of: SecretRef,
+    },
+    /// One field of a secret.
+    Field {
+        /// In which tree.
+        tree: TreeId,
+        /// The secret.
+        of: SecretRef,
+        /// The backend's name for the field.
+        field: Box<str>,
+    },
+    /// A reserved name of a secret.
+    View {
+        /// In which tree.
+        tree: TreeId,
+        /// The secret.
+        of: SecretRef,
+        /// Which one.
+        view: View,
+    },
+}
+
+/// A place that has an inode number.
+#[derive(Debug)]
+pub struct Node {
+    /// Its number.
+    pub ino: INodeNo,
+    /// The directory it was found in; the root is its own.
+    pub parent: INodeNo,
+    /// What it stands for.
+    pub place: Place,
+    told: AtomicU64,
+}
+
+impl Node {
+    /// Notes that the kernel was told attributes with this mark (a hash of version and size).
+    pub fn tell(&self, mark: u64) {
+        self.told.store(mark, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel may hold attributes with another mark.
+    pub fn was_told_otherwise(&self, mark: u64) -> bool {
+        let told = self.told.load(Ordering::Relaxed);
+        told != 0 && told != mark
+    }
+}
+
+/// All inodes that the kernel knows. Numbers are a keyed hash of the place, so one place keeps its number while the
+/// process lives, however often it is forgotten, and nobody outside can make two places collide on purpose.
+pub struct INodeTable {
+    key: RandomState,
+    /// Guards the map of known inodes; held for a map operation only.
+    known: RwLock<HashMap<INodeNo, Known>>,
+}
+
+struct Known {
+    node: Arc<Node>,
+    lookups: u64,
+}
+
+impl INodeTable {
+    /// A table that knows the root only.
+    pub fn new(root: Place) -> Self {
+        let node = Arc::new(Node {
+            ino: INodeNo::ROOT,
+            parent: INodeNo::ROOT,
+            place: root,
+            told: AtomicU64::new(0),
+        });
+        let known = HashMap::from([(INodeNo::ROOT, Known { node, lookups: 1 })]);
+        Self { key: RandomState::new(), known: RwLock::new(known) }
+    }
+
+    /// The node of a number that the kernel holds.
+    pub fn get(&self, ino: INodeNo) -> Option<Arc<Node>> {
+        self.known.read().unwrap_or_else(|e| e.into_inner()).get(&ino).map(|known| known.node.clone())
+    }
+
+    /// The number that `place` has or would get, without remembering it: for readdir(3), which is not a lookup.
+    pub fn number(&self, place: &Place) -> INodeNo {
+        // 0 means "no inode" and 1 is the root.
+        INodeNo(self.key.hash_one(place).max(2))
+    }
+
+    /// Counts one lookup of `place` and returns its node; the kernel gives the count back with forget.
+    pub fn look_up(&self, parent: INodeNo, place: Place) -> Arc<Node> {
+        let mut ino = self.number(&place);
+        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
+        loop {
+            let slot = known.entry(ino).or_insert_with(|| Known {
+                node: Arc::new(Node { ino, parent, place: place.clone(), told: AtomicU64::new(0) }),
+                lookups: 0,
+            });
+            if slot.node.place == place {
+                slot.lookups += 1;
+                return slot.node.clone();
+            }
+            // Two places with one hash: the later one moves on.
+            ino = INodeNo(ino.0.wrapping_add(1).max(2));
+        }
+    }
+
+    /// The kernel dropped `lookups` of its references.
+    pub fn forget(&self, ino: INodeNo, lookups: u64) {
+        if ino == INodeNo::ROOT {
+            return;
+        }
+        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
+        if let Some(slot) = known.get_mut(&ino) {
+            slot.lookups = slot.lookups.saturating_sub(lookups);
+            if slot.lookups == 0 {
+                known.remove(&ino);
+            }
+        }
+    }
+
+    /// How many inodes the kernel holds, the root included.
+    pub fn len(&self) -> usize {
+        self.known.read().unwrap_or_else(|e| e.into_inner()).len()
+    }
+
+    /// Never: the root is always known.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn junction(name: &str) -> Place {
+        Place::Junction(vec![name.to_owned()])
+    }
+
+    #[test]
+    fn a_place_keeps_its_number_through_forget() {
+        let table = INodeTable::new(Place::Junction(vec![]));
+        let first = table.look_up(INodeNo::ROOT, junction("a")).ino;
+        table.look_up(INodeNo::ROOT, junction("a"));
+        table.forget(first, 1);
+        assert!(table.get(first).is_some());
+        table.forget(first, 1);
+        assert!(table.get(first).is_none());
+        assert_eq!(table.look_up(INodeNo::ROOT, junction("a")).ino, first);
+        assert_eq!(table.number(&junction("a")), first);
+    }
+
+    #[test]
+    fn the_root_is_never_forgotten_and_a_wrong_count_does_no_harm() {
+        let table = INodeTable::new(Place::Junction(vec![]));
+        table.forget(INodeNo::ROOT, u64::MAX);
+        table.forget(INodeNo(77), 1);
+        let a = table.look_up(INodeNo::ROOT, junction("a")).ino;
+        table.forget(a, u64::MAX);
+        assert_eq!(table.len(), 1);
+        assert!(table.get(INodeNo::ROOT).is_some());
+    }
+
+    #[test]
+    fn what_the_kernel_was_told_is_remembered() {
+        let table = INodeTable::new(Place::Junction(vec![]));
+        let node = table.look_up(INodeNo::ROOT, junction("a"));
+        assert!(!node.was_told_otherwise(5));
+        node.tell(5);
+        assert!(!node.was_told_otherwise(5));
+        assert!(node.was_told_otherwise(6));
+    }
+}

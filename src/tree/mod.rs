@@ -1,0 +1,104 @@
+//! Owns names: where each tree hangs in the mount, what an inode number stands for, how names are spelled.
+//! Does not know values, freshness or the kernel's requests; it is pure.
+
+pub mod inode;
+pub mod name;
+
+use crate::access::Permissions;
+use crate::cache::SecretRef;
+
+/// A part of the mount that shows one place of one backend.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    /// Directory names from the root of the mount; empty when the tree is the whole mount.
+    pub at: Vec<String>,
+    /// The place in the backend.
+    pub root: SecretRef,
+    /// Owner and mode of everything in it.
+    pub permissions: Permissions,
+}
+
+/// Which of the mount's trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TreeId(pub usize);
+
+/// The trees of a mount, none of them inside another (configuration refuses that).
+#[derive(Debug, Clone)]
+pub struct Trees(Vec<Tree>);
+
+/// What hangs at a path above or at the roots of trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hanging {
+    /// The root of a tree.
+    Tree(TreeId),
+    /// A directory that only leads to trees.
+    Junction,
+}
+
+impl Trees {
+    /// All trees of a mount.
+    pub fn new(trees: Vec<Tree>) -> Self {
+        Self(trees)
+    }
+
+    /// One tree; `None` for an id of another mount.
+    pub fn get(&self, id: TreeId) -> Option<&Tree> {
+        self.0.get(id.0)
+    }
+
+    /// What hangs at `path` (names from the root of the mount); `None` below a tree or beside all.
+    pub fn at(&self, path: &[String]) -> Option<Hanging> {
+        if let Some(id) = self.0.iter().position(|tree| tree.at == path) {
+            return Some(Hanging::Tree(TreeId(id)));
+        }
+        self.0.iter().any(|tree| tree.at.starts_with(path)).then_some(Hanging::Junction)
+    }
+
+    /// The names in the junction at `path`, sorted, each once.
+    pub fn names_in(&self, path: &[String]) -> Vec<String> {
+        let below = self.0.iter().filter(|tree| tree.at.starts_with(path));
+        let mut names: Vec<_> = below.filter_map(|tree| tree.at.get(path.len()).cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Owner and mode of a junction: of the first tree it leads to, searchable for everybody (what lies in the trees
+    /// has modes of its own).
+    pub fn junction_owner(&self, path: &[String]) -> (u32, u32) {
+        let first = self.0.iter().find(|tree| tree.at.starts_with(path));
+        first.map_or((0, 0), |tree| (tree.permissions.uid, tree.permissions.gid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::SourceId;
+    use crate::path::BackendPath;
+
+    fn trees(paths: &[&[&str]]) -> Trees {
+        let tree = |path: &&[&str]| Tree {
+            at: path.iter().map(|s| (*s).to_owned()).collect(),
+            root: SecretRef { source: SourceId(0), path: BackendPath::root() },
+            permissions: Permissions { uid: 1, gid: 2, file_mode: 0o400 },
+        };
+        Trees::new(paths.iter().map(tree).collect())
+    }
+
+    #[test]
+    fn a_single_tree_can_be_the_whole_mount() {
+        assert_eq!(trees(&[&[]]).at(&[]), Some(Hanging::Tree(TreeId(0))));
+    }
+
+    #[test]
+    fn junctions_lead_to_trees_and_nowhere_else() {
+        let trees = trees(&[&["apps", "db"], &["apps", "api"], &["local"]]);
+        assert_eq!(trees.at(&[]), Some(Hanging::Junction));
+        assert_eq!(trees.names_in(&[]), ["apps", "local"]);
+        assert_eq!(trees.names_in(&["apps".into()]), ["api", "db"]);
+        assert_eq!(trees.at(&["apps".into(), "db".into()]), Some(Hanging::Tree(TreeId(0))));
+        assert_eq!(trees.at(&["other".into()]), None);
+        assert_eq!(trees.junction_owner(&["apps".into()]), (1, 2));
+    }
+}
