@@ -3,17 +3,22 @@
 //! The modules below are listed from the top of the house to the ground; imports only ever go down this list
 //! (`tests/it/tidy.rs` enforces it). docs/architecture.md has the tour.
 
-pub mod access;
-pub mod backend;
-pub mod cache;
-pub mod clock;
-pub mod errno;
-pub mod fs;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod fuse;
-pub mod path;
-pub mod render;
-pub mod secret;
+pub mod fs;
+pub mod errno;
 pub mod tree;
+pub mod access;
+pub mod render;
+pub mod cache;
+pub mod backend;
+pub mod mounts;
+pub mod trusted_file;
+pub mod clock;
+pub mod path;
+pub mod secret;
 
 /// Erases every freed block: HTTP, TLS and JSON libraries leave copies of a secret in theirs.
 /// Its `realloc` is the trait's default, which allocates, copies and frees through `dealloc`, so it erases too.
