@@ -4,6 +4,7 @@
 //! (`tests/it/tidy.rs` enforces it). docs/architecture.md has the tour.
 
 pub mod backend;
+pub mod cli;
 pub mod clock;
 pub mod path;
 pub mod secret;
@@ -11,4 +12,5 @@ pub mod secret;
 /// Erases every freed block: HTTP, TLS and JSON libraries leave copies of a secret in theirs.
 /// Its `realloc` is the trait's default, which allocates, copies and frees through `dealloc`, so it erases too.
 #[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);

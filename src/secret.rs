@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn debug_shows_the_length_and_nothing_else() {
-        let field = Field { name: "k".into(), value: SecretBytes::from("hunter2".to_owned()), form: Form::Text };
+        let field =
+            Field { name: "k".into(), value: SecretBytes::from("hunter2".to_owned()), form: Form::Text };
         let shown = format!("{field:?}");
         assert!(!shown.contains("hunter2"));
         assert!(shown.contains("[redacted 7 bytes]"));

@@ -21,7 +21,9 @@ pub fn available<T>(resource: &str, found: Result<T, String>) -> Option<T> {
 pub fn cache_dir() -> PathBuf {
     std::env::var_os("SECRETFS_CACHE").map(PathBuf::from).unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache")).join("secretfs-test")
+        cache
+            .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"))
+            .join("secretfs-test")
     })
 }
 
@@ -30,7 +32,11 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
     let mut folders = vec![cache_dir().join("bin"), cache_dir().join("venv/bin")];
     folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     folders.push(PathBuf::from("/usr/sbin"));
-    folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()).ok_or(format!("`{name}` is not on PATH; run `make deps`"))
+    folders
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .ok_or(format!("`{name}` is not on PATH; run `make deps`"))
 }
 
 /// A TCP port on loopback that was free a moment ago.
