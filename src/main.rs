@@ -1,4 +1,6 @@
 //! Owns nothing but the way in and the way out: arguments to an exit code.
 //! Does not know what any command does.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    secretfs::cli::run()
+}
