@@ -3,3 +3,4 @@
 
 mod docs_config;
 mod support;
+mod systemd_unit;
