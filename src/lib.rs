@@ -17,6 +17,7 @@ pub mod backend;
 pub mod mounts;
 pub mod trusted_file;
 pub mod clock;
+pub mod config;
 pub mod path;
 pub mod secret;
 

@@ -1,0 +1,120 @@
+# Owns what one types in a checkout: build, test, try, install, and what these need on a bare machine.
+# Does not know a test or a benchmark: cargo runs them, and .ci/run runs `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two builds side by side take as long as one after the other, and their output is hard to read.
+.NOTPARALLEL:
+
+# What tests need and git does not hold. tests/it/support/mod.rs looks in the same place.
+export SECRETFS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/secretfs-test
+CARGO ?= cargo
+PREFIX ?= /usr
+SYSTEMD_UNITS ?= $(PREFIX)/lib/systemd/system
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
+
+# A stamp has the sum of its sources in its name, and so needs no prerequisites: every clone has new file times,
+# and a Vault takes minutes to build.
+sum_of = $(shell cat $(1) | sha256sum | cut -c 1-16)
+VAULT_SOURCES := $(addprefix tests/servers/vault/,go.mod go.sum main.go)
+VAULT_STAMP := $(SECRETFS_CACHE)/bin/.vault-$(call sum_of,$(VAULT_SOURCES))
+MOTO_REQUIREMENTS := tests/servers/moto/requirements.txt
+MOTO_STAMP := $(SECRETFS_CACHE)/venv/.moto-$(call sum_of,$(MOTO_REQUIREMENTS))
+
+##@ Try it
+.PHONY: demo
+demo: deps-demo ## build, mount a store made for it, show it, change it, unmount
+	$(CARGO) run --locked -- demo
+
+.PHONY: install
+install: ## build with optimisation, install program and unit to DESTDIR PREFIX (/usr)
+	$(CARGO) build --release --locked
+	install -D -m 755 $(BUILT)/secretfs $(DESTDIR)$(PREFIX)/bin/secretfs
+	install -d $(DESTDIR)$(SYSTEMD_UNITS)
+	sed 's|/usr/bin/secretfs|$(PREFIX)/bin/secretfs|' systemd/secretfs.service > $(DESTDIR)$(SYSTEMD_UNITS)/secretfs.service
+	chmod 644 $(DESTDIR)$(SYSTEMD_UNITS)/secretfs.service
+
+##@ Work on it
+.PHONY: test
+test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,fusermount turns a skip into a failure
+	@echo '== cargo test'
+	@$(CARGO) test --locked --no-fail-fast 2>&1 | awk -f tests/summary.awk
+
+.PHONY: bench
+bench: deps ## ratios to an empty FUSE, to tmpfs and to a raw HTTP request, all from one run
+	$(CARGO) bench --locked
+
+.PHONY: lint
+lint: ## formatting, clippy, and cargo-deny where it is installed
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --locked check bans licenses sources; fi
+
+.PHONY: fmt
+fmt: ## format the source
+	$(CARGO) fmt
+
+##@ What they need
+.PHONY: deps
+deps: deps-packages deps-fuse deps-vault deps-moto ## install and build what tests need, once, into SECRETFS_CACHE
+
+# name of a program, and the Debian package it comes in where another name
+TEST_PROGRAMS := fusermount3:fuse3 age rsync openssl getfattr:attr setpriv:util-linux unshare:util-linux curl
+
+.PHONY: deps-packages
+deps-packages:
+	@tests/servers/packages $(TEST_PROGRAMS)
+	@# Debian's own python3 comes without the module that puts pip into a venv
+	@python3 -c 'import ensurepip' 2> /dev/null || tests/servers/packages --always python3-venv
+
+# A root shell may be all there is (containers, CI), with no udev that would do this. Tests mount as a normal
+# user as well: that user must be able to open /dev/fuse, and allow_other asks for a line in /etc/fuse.conf.
+.PHONY: deps-fuse
+deps-fuse:
+	@if [ "$$(id -u)" = 0 ]; then \
+	    [ -e /dev/fuse ] || modprobe fuse || true; \
+	    [ ! -e /dev/fuse ] || [ "$$(stat -c %a /dev/fuse)" = 666 ] || chmod 666 /dev/fuse; \
+	    grep -qs '^user_allow_other' /etc/fuse.conf || echo user_allow_other >> /etc/fuse.conf; \
+	fi
+	@[ -e /dev/fuse ] || echo 'warning: there is no /dev/fuse here, so nothing can be mounted' >&2
+	@grep -qs '^user_allow_other' /etc/fuse.conf || \
+	    echo 'note: /etc/fuse.conf lacks user_allow_other, so the test of allow_other for normal users is skipped' >&2
+
+.PHONY: deps-vault
+ifeq ($(shell command -v vault || command -v bao),)
+deps-vault: $(VAULT_STAMP)
+else
+deps-vault: ;
+endif
+
+$(VAULT_STAMP):
+	@echo '== building a Vault server for the tests (about 8 minutes the first time)'
+	mkdir -p $(@D)
+	cd tests/servers/vault && go build -mod=readonly -tags minimal -trimpath -ldflags '-s -w' -o $(@D)/vault.new .
+	@# renamed into place, so that a server which runs at this moment keeps its own file
+	mv $(@D)/vault.new $(@D)/vault
+	rm -f $(@D)/.vault-*
+	touch $@
+
+.PHONY: deps-moto
+deps-moto: $(MOTO_STAMP)
+
+$(MOTO_STAMP):
+	@echo '== installing the AWS server for the tests'
+	@# a venv dies with the python it was made from; one that still runs is kept and brought up to date
+	$(@D)/bin/python -c 'import pip' 2> /dev/null || python3 -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $(MOTO_REQUIREMENTS)
+	rm -f $(@D)/.moto-*
+	touch $@
+
+# root mounts with mount(2) alone; everybody else goes through fuse3's helper
+.PHONY: deps-demo
+deps-demo:
+	@[ "$$(id -u)" = 0 ] || tests/servers/packages fusermount3:fuse3
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

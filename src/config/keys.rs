@@ -1,0 +1,186 @@
+//! Owns the table of every key: where it stands, its type, its default and its meaning.
+//! Does not know how a file is read; docs/configuration.md has the same tables, and a test compares them.
+
+use super::units::Bad;
+
+/// A table of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `[mount]`.
+    Mount,
+    /// What every `[backend.NAME]` has.
+    Backend,
+    /// `[backend.NAME]` with `type = "vault"`.
+    Vault,
+    /// `[backend.NAME]` with `type = "aws"`.
+    Aws,
+    /// `[backend.NAME]` with `type = "store"`.
+    Store,
+    /// `[[tree]]`.
+    Tree,
+}
+
+impl Table {
+    /// Every table, in the order of the documentation.
+    pub const ALL: [Table; 6] = [Self::Mount, Self::Backend, Self::Vault, Self::Aws, Self::Store, Self::Tree];
+
+    /// The heading in docs/configuration.md.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Mount => "`[mount]`",
+            Self::Backend => "`[backend.NAME]`",
+            Self::Vault => "`[backend.NAME]` with `type = \"vault\"`",
+            Self::Aws => "`[backend.NAME]` with `type = \"aws\"`",
+            Self::Store => "`[backend.NAME]` with `type = \"store\"`",
+            Self::Tree => "`[[tree]]`",
+        }
+    }
+}
+
+/// The type of a value, as the documentation names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any string.
+    Text,
+    /// `true` or `false`.
+    Switch,
+    /// A whole number from 1 to [`MOST`].
+    Count,
+    /// Such as `"60s"`.
+    Duration,
+    /// Such as `"64MiB"`.
+    Size,
+    /// Octal in quotes.
+    Mode,
+    /// A name or a number.
+    User,
+    /// A name or a number.
+    Group,
+    /// A path of the local file system.
+    Path,
+    /// `http://` or `https://`.
+    Address,
+    /// A path below the mountpoint.
+    TreePath,
+}
+
+/// The largest [`Kind::Count`].
+pub const MOST: u32 = 65536;
+
+impl Kind {
+    /// The word in the documentation's type column.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Switch => "boolean",
+            Self::Count => "integer",
+            Self::Duration => "duration",
+            Self::Size => "size",
+            Self::Mode => "mode",
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Path => "path",
+            Self::Address => "URL",
+            Self::TreePath => "path in the mount",
+        }
+    }
+
+    /// What an error message says was expected.
+    pub(super) fn expected(self) -> String {
+        match self {
+            Self::Text => "expected a string in quotes".into(),
+            Self::Switch => "expected true or false".into(),
+            Self::Count => format!("expected a whole number from 1 to {MOST}"),
+            Self::Duration => Bad::Duration.to_string(),
+            Self::Size => Bad::Size.to_string(),
+            Self::Mode => Bad::Mode.to_string(),
+            Self::User => Bad::User.to_string(),
+            Self::Group => Bad::Group.to_string(),
+            Self::Path => "expected a path in quotes".into(),
+            Self::Address => "expected a URL such as \"https://vault.example:8200\"".into(),
+            Self::TreePath => Bad::TreePath.to_string(),
+        }
+    }
+}
+
+/// What holds when a key is not in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// The key must be there.
+    Required,
+    /// This value, spelled as in the file.
+    Is(&'static str),
+    /// Something else decides; said in words.
+    Otherwise(&'static str),
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Where it stands.
+    pub table: Table,
+    /// Its name.
+    pub name: &'static str,
+    /// The type of its value.
+    pub kind: Kind,
+    /// What holds without it.
+    pub absent: Absent,
+    /// One line for the documentation.
+    pub meaning: &'static str,
+}
+
+/// The keys of `table` in the order of the documentation.
+pub fn of(table: Table) -> impl Iterator<Item = &'static Key> {
+    ALL.iter().filter(move |key| key.table == table)
+}
+
+/// Every key; one line each, so that it reads as the table it is.
+#[rustfmt::skip]
+pub const ALL: &[Key] = &[
+    key(Table::Mount, "mountpoint", Kind::Path, Absent::Otherwise("MOUNTPOINT of the command line"), "The folder to mount on. The command line wins."),
+    key(Table::Mount, "allow_other", Kind::Switch, Absent::Is("false"), "Lets users other than the one who mounts in, as far as modes and owners allow."),
+    key(Table::Mount, "uid", Kind::User, Absent::Otherwise("the user who mounts"), "The owner that files and folders show."),
+    key(Table::Mount, "gid", Kind::Group, Absent::Otherwise("the group of the user who mounts"), "The group that files and folders show."),
+    key(Table::Mount, "mode", Kind::Mode, Absent::Is("\"0400\""), "Permissions of files. Folders can be searched by whoever may read the files."),
+    key(Table::Mount, "ttl", Kind::Duration, Absent::Is("\"60s\""), "How long an answer of a backend is served before the backend is asked again."),
+    key(Table::Mount, "deadline", Kind::Duration, Absent::Is("\"5s\""), "The longest that a reader waits for a backend; then it gets `ETIMEDOUT`."),
+    key(Table::Mount, "max_value_size", Kind::Size, Absent::Is("\"1MiB\""), "The largest value that is served; above it the reader gets `EFBIG`."),
+    key(Table::Mount, "max_cache", Kind::Size, Absent::Is("\"64MiB\""), "How much of all backends' answers is kept in memory. Not below `max_value_size`."),
+    key(Table::Mount, "max_in_flight", Kind::Count, Absent::Is("64"), "Requests to one backend at once; more than that wait, until their deadline."),
+    key(Table::Backend, "type", Kind::Text, Absent::Required, "Which kind of backend: `\"vault\"` (also for OpenBao), `\"aws\"` or `\"store\"`."),
+    key(Table::Vault, "address", Kind::Address, Absent::Otherwise("`VAULT_ADDR`, `BAO_ADDR`"), "The server."),
+    key(Table::Vault, "namespace", Kind::Text, Absent::Otherwise("`VAULT_NAMESPACE`, `BAO_NAMESPACE`"), "The namespace to read in."),
+    key(Table::Vault, "token_file", Kind::Path, Absent::Otherwise("`VAULT_TOKEN`, `BAO_TOKEN`, `~/.vault-token`"), "A file with the token."),
+    key(Table::Vault, "ca_cert", Kind::Path, Absent::Otherwise("`VAULT_CACERT`, `BAO_CACERT`, the system's"), "A PEM file with the authorities that may vouch for the server."),
+    key(Table::Vault, "client_timeout", Kind::Duration, Absent::Otherwise("`VAULT_CLIENT_TIMEOUT`, `BAO_CLIENT_TIMEOUT`"), "The longest that one request may take; `deadline` still holds."),
+    key(Table::Aws, "region", Kind::Text, Absent::Otherwise("the AWS chain (`AWS_REGION`, the profile)"), "The region of the secrets."),
+    key(Table::Aws, "profile", Kind::Text, Absent::Otherwise("the AWS chain (`AWS_PROFILE`)"), "The profile of `~/.aws/config` to use."),
+    key(Table::Aws, "endpoint_url", Kind::Address, Absent::Otherwise("the AWS chain (`AWS_ENDPOINT_URL`)"), "Another endpoint than the region's, such as a VPC endpoint."),
+    key(Table::Store, "file", Kind::Path, Absent::Required, "The store, made by `secretfs store init`."),
+    key(Table::Store, "identity", Kind::Path, Absent::Otherwise("`SECRETFS_IDENTITY`, then `secretfs/identity` in `$XDG_CONFIG_HOME`"), "The age identity that opens the store. Not together with `passphrase_file`."),
+    key(Table::Store, "passphrase_file", Kind::Path, Absent::Otherwise("no passphrase"), "A file with the passphrase that opens the store."),
+    key(Table::Tree, "path", Kind::TreePath, Absent::Required, "Where the tree stands in the mount. `\"/\"` is for a tree that is the only one."),
+    key(Table::Tree, "backend", Kind::Text, Absent::Required, "The NAME of a `[backend.NAME]`."),
+    key(Table::Tree, "source", Kind::Text, Absent::Is("\"\""), "The path in the backend that the tree shows; for Vault the engine comes first: `\"secret/team\"`."),
+    key(Table::Tree, "mode", Kind::Mode, Absent::Otherwise("`mode` of `[mount]`"), "Permissions of the tree's files."),
+    key(Table::Tree, "owner", Kind::User, Absent::Otherwise("`uid` of `[mount]`"), "The owner that the tree's files and folders show."),
+    key(Table::Tree, "group", Kind::Group, Absent::Otherwise("`gid` of `[mount]`"), "The group that the tree's files and folders show."),
+];
+
+const fn key(table: Table, name: &'static str, kind: Kind, absent: Absent, meaning: &'static str) -> Key {
+    Key { table, name, kind, absent, meaning }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_once_in_its_table() {
+        for (i, key) in ALL.iter().enumerate() {
+            let twin =
+                ALL.iter().skip(i + 1).find(|other| other.table == key.table && other.name == key.name);
+            assert!(twin.is_none(), "{} twice in {:?}", key.name, key.table);
+        }
+    }
+}

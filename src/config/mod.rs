@@ -1,0 +1,214 @@
+//! Owns the configuration file: TOML in, plain settings out, or every mistake with file, line and key.
+//! Does not know backends, the mount or the command line beyond the values it hands them.
+
+mod backends;
+pub mod guard;
+pub mod keys;
+mod mount;
+mod notes;
+mod reader;
+mod trees;
+pub mod units;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use toml_edit::Document;
+
+pub use self::backends::BackendSettings;
+use self::backends::FoundBackend;
+pub use self::mount::{
+    DEFAULT_DEADLINE, DEFAULT_MAX_CACHE, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_VALUE_SIZE, DEFAULT_MODE,
+    DEFAULT_TTL, MountSettings,
+};
+use self::notes::Notes;
+pub use self::notes::Problem;
+use self::reader::{Section, entries, hint, place, shown, start};
+pub use self::trees::TreeSettings;
+
+/// A larger file is no configuration, and is not read into memory.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// A whole configuration. Every path in it is absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `[mount]`.
+    pub mount: MountSettings,
+    /// `[backend.NAME]`, in the order of the file.
+    pub backends: Vec<(String, BackendSettings)>,
+    /// `[[tree]]`, in the order of the file; none lies inside another, and each names one of `backends`.
+    pub trees: Vec<TreeSettings>,
+}
+
+/// What was read, and what is odd about it but no mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What the file says.
+    pub settings: Settings,
+    /// In the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// Everything that is wrong with a file, in the order of its lines; shown one a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            let line_break = if i > 0 { "\n" } else { "" };
+            write!(f, "{line_break}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Reads the file at `path`. It may not be writable by others: whoever can write it decides where tokens are sent.
+/// Files that it names must be there.
+pub fn load(path: &Path) -> Result<Loaded, Invalid> {
+    let bytes = read(path).map_err(|text| whole_file(path, None, text))?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = bytes.iter().take(error.valid_up_to());
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            let text = "this is not UTF-8 text; save the file as UTF-8".to_owned();
+            return Err(whole_file(path, Some(line), text));
+        }
+    };
+    parse(text, path)
+}
+
+/// Reads `text` as if it stood in the file at `path`, which only gives messages their name and relative paths their folder.
+pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
+    let (notes, warnings) = (Notes::new(text), Notes::new(text));
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let at = start(error.span());
+            // the parser's message is made of its own words; its Display would quote the line
+            let text = format!("this is not TOML: {}", error.message().replace('\n', " "));
+            let (line, column) = (Some(notes.line(at)), Some(notes.column(at)));
+            return Err(Invalid { problems: vec![Problem { file: name(path), line, column, text }] });
+        }
+    };
+    // a relative --config and a later change of folder must not move what it names
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    let read = Reading { notes: &notes, folder };
+
+    let known = ["mount", "backend", "tree"];
+    for (key, item) in entries(document.as_table()).filter(|(key, _)| !known.contains(&key.get())) {
+        let what = if item.is_table_like() || item.is_array_of_tables() { "table" } else { "key" };
+        let text = format!("unknown {what} `{}` in the file; {}", shown(key.get()), hint(key.get(), &known));
+        notes.add(place(key, item), text);
+    }
+    let mount = read.mount(&document);
+    let backends = read.backends(&document);
+    let trees = trees::read(&read, &document, &mount, &backends);
+    for backend in backends.iter().filter(|backend| !trees.iter().any(|tree| tree.backend == backend.name)) {
+        let label = shown(&backend.name);
+        warnings
+            .add(backend.at, format!("no [[tree]] uses [backend.{label}]; add one, or remove the backend"));
+    }
+    if !notes.is_empty() {
+        return Err(Invalid { problems: notes.into_problems(&name(path)) });
+    }
+    let backends = backends.into_iter().filter_map(|found| Some((found.name, found.settings?))).collect();
+    let settings = Settings { mount, backends, trees };
+    Ok(Loaded { settings, warnings: warnings.into_problems(&name(path)) })
+}
+
+/// Turns the tables of one file into settings.
+struct Reading<'a> {
+    notes: &'a Notes<'a>,
+    folder: &'a Path,
+}
+
+impl<'a> Reading<'a> {
+    /// A file that must be there; `hint` says how to make it.
+    fn file(&self, section: &Section<'a>, name: &str, hint: &str) -> Option<PathBuf> {
+        self.guarded(section, name, hint, |path| guard::file(path).map(drop))
+    }
+
+    /// A file that must be there and that others cannot write.
+    fn credential_file(&self, section: &Section<'a>, name: &str) -> Option<PathBuf> {
+        self.guarded(section, name, "", guard::credential_file)
+    }
+
+    fn guarded(
+        &self,
+        section: &Section<'a>,
+        name: &str,
+        hint: &str,
+        check: fn(&Path) -> Result<(), guard::BadFile>,
+    ) -> Option<PathBuf> {
+        let (at, path) = self.path(section, name)?;
+        match check(&path) {
+            Ok(()) => return Some(path),
+            Err(guard::BadFile::Missing) => {
+                section.refuse(
+                    name,
+                    at,
+                    format!("there is no such file (relative paths start at this file's folder){hint}"),
+                );
+            }
+            Err(bad) => section.refuse(name, at, bad),
+        }
+        None
+    }
+
+    fn path(&self, section: &Section<'a>, name: &str) -> Option<(usize, PathBuf)> {
+        let found = section.filled(name)?;
+        if found.value.starts_with('~') {
+            section.refuse(name, found.at, "`~` is not replaced here; write the whole path");
+            return None;
+        }
+        Some((found.at, self.folder.join(found.value)))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // the kind is enough, and the path stands before it
+    let explain = |error: std::io::Error| format!("the file cannot be read: {}", error.kind());
+    guard::file(path).map_err(|bad| format!("{bad}; give the path of a configuration file"))?;
+    let file = File::open(path).map_err(explain)?;
+    let named = name(path);
+    guard::trusted(&file.metadata().map_err(explain)?).map_err(|bad| match bad {
+        guard::BadFile::Writable => {
+            format!("users other than its owner can write the file; run `chmod go-w {named}`")
+        }
+        guard::BadFile::Foreign(us) => format!("the file belongs to another user; run `chown {us} {named}`"),
+        other => other.to_string(),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(explain)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err("the file is larger than 1 MiB, so it is no configuration; give another".into());
+    }
+    Ok(bytes)
+}
+
+fn whole_file(path: &Path, line: Option<usize>, text: String) -> Invalid {
+    Invalid { problems: vec![Problem { file: name(path), line, column: None, text }] }
+}
+
+/// The file as messages call it: the way it was given, but unable to forge a line.
+fn name(path: &Path) -> String {
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+        .collect()
+}
+
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod tests;

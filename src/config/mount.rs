@@ -1,0 +1,102 @@
+//! Owns `[mount]`: what holds for the whole mount, and every default, shared with the command line.
+//! Does not know how to mount.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml_edit::Document;
+
+use super::keys::Table;
+use super::reader::{Section, place, type_name};
+use super::{Reading, units};
+
+/// How long an answer of a backend is served, unless something else is said.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(60);
+/// The longest wait for a backend, unless something else is said.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+/// Permissions of files, unless something else is said.
+pub const DEFAULT_MODE: u32 = 0o400;
+/// The largest value served, in bytes, unless something else is said.
+pub const DEFAULT_MAX_VALUE_SIZE: u64 = 1 << 20;
+/// What is kept in memory, in bytes, unless something else is said.
+pub const DEFAULT_MAX_CACHE: u64 = 64 << 20;
+/// Requests to one backend at once, unless something else is said.
+pub const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+
+/// What holds for the whole mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSettings {
+    /// Where to mount; the command line may say it instead.
+    pub mountpoint: Option<PathBuf>,
+    /// Whether users other than the one who mounts may look.
+    pub allow_other: bool,
+    /// Owner shown; none is the user who mounts.
+    pub uid: Option<u32>,
+    /// Group shown; none is that of the user who mounts.
+    pub gid: Option<u32>,
+    /// Permissions of files; no bit of it writes or executes.
+    pub mode: u32,
+    /// How long an answer is served.
+    pub ttl: Duration,
+    /// The longest wait for a backend.
+    pub deadline: Duration,
+    /// The largest value served, in bytes.
+    pub max_value_size: u64,
+    /// What is kept in memory, in bytes; not below `max_value_size`.
+    pub max_cache: u64,
+    /// Requests to one backend at once.
+    pub max_in_flight: u32,
+}
+
+impl Default for MountSettings {
+    fn default() -> Self {
+        Self {
+            mountpoint: None,
+            allow_other: false,
+            uid: None,
+            gid: None,
+            mode: DEFAULT_MODE,
+            ttl: DEFAULT_TTL,
+            deadline: DEFAULT_DEADLINE,
+            max_value_size: DEFAULT_MAX_VALUE_SIZE,
+            max_cache: DEFAULT_MAX_CACHE,
+            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// `[mount]`, with the defaults for what is not there or wrong; what is wrong is noted.
+    pub(super) fn mount(&self, document: &Document<&str>) -> MountSettings {
+        let mut mount = MountSettings::default();
+        let Some((key, item)) = document.get_key_value("mount") else {
+            return mount;
+        };
+        let at = place(key, item);
+        let Some(table) = item.as_table_like() else {
+            self.notes.add(at, format!("`mount`: expected a table [mount], found {}", type_name(item)));
+            return mount;
+        };
+        let section = Section::new(self.notes, "[mount]".into(), at, table).knows(Table::Mount);
+        section.refuse_unknown();
+        mount.mountpoint = self.path(&section, "mountpoint").map(|(_, path)| path);
+        mount.allow_other = section.switch("allow_other").unwrap_or(mount.allow_other);
+        mount.uid = section.owner("uid", units::user);
+        mount.gid = section.owner("gid", units::group);
+        mount.mode = section.parsed("mode", units::mode).map_or(mount.mode, |found| found.value);
+        mount.ttl = section.parsed("ttl", units::duration).map_or(mount.ttl, |found| found.value);
+        mount.deadline =
+            section.parsed("deadline", units::duration).map_or(mount.deadline, |found| found.value);
+        mount.max_in_flight = section.count("max_in_flight").unwrap_or(mount.max_in_flight);
+        let value_size = section.parsed("max_value_size", units::size);
+        let cache = section.parsed("max_cache", units::size);
+        mount.max_value_size = value_size.map_or(mount.max_value_size, |found| found.value);
+        mount.max_cache = cache.map_or(mount.max_cache, |found| found.value);
+        if mount.max_cache < mount.max_value_size
+            && let Some(at) = cache.map(|found| found.at).or(value_size.map(|found| found.at))
+        {
+            section.refuse("max_cache", at, "this is below `max_value_size`; make it at least as large");
+        }
+        mount
+    }
+}

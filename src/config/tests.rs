@@ -1,0 +1,296 @@
+//! Owns the checks of the whole reader: what a good file becomes, and that no message ever holds a value.
+//! Does not know the wording of messages (mistakes.rs) or single values (units.rs).
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::keys::Table;
+use super::*;
+use crate::path::BackendPath;
+
+/// The smallest file without mistakes, in lines 1 to 5.
+pub(super) const SMALLEST: &str =
+    "[backend.prod]\ntype = \"vault\"\n[[tree]]\npath = \"/\"\nbackend = \"prod\"\n";
+
+pub(super) fn errors(text: &str) -> String {
+    parse(text, Path::new("config.toml")).unwrap_err().to_string()
+}
+
+pub(super) fn write(folder: &Path, name: &str, mode: u32) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, "canary").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    path
+}
+
+#[test]
+fn the_smallest_file_has_all_defaults() {
+    let loaded = parse(SMALLEST, Path::new("config.toml")).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.settings.mount, MountSettings::default());
+    assert_eq!(
+        loaded.settings.backends,
+        [(
+            "prod".to_owned(),
+            BackendSettings::Vault {
+                address: None,
+                namespace: None,
+                token_file: None,
+                ca_cert: None,
+                client_timeout: None
+            }
+        )]
+    );
+    assert_eq!(
+        loaded.settings.trees,
+        [TreeSettings {
+            path: vec![],
+            backend: "prod".into(),
+            source: BackendPath::root(),
+            mode: 0o400,
+            owner: None,
+            group: None
+        }]
+    );
+}
+
+#[test]
+fn every_key_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["token", "ca.pem", "secrets.age", "identity", "passphrase"] {
+        write(folder.path(), name, 0o600);
+    }
+    let text = r#"
+        [mount]
+        mountpoint = "/secrets"
+        allow_other = true
+        uid = "root"
+        gid = 1000
+        mode = "0444"
+        ttl = "5m"
+        deadline = "2s"
+        max_value_size = "2MiB"
+        max_cache = "3MiB"
+        max_in_flight = 7
+        [backend.prod]
+        type = "vault"
+        address = "https://vault.example:8200"
+        namespace = "team"
+        token_file = "token"
+        ca_cert = "ca.pem"
+        client_timeout = "9s"
+        [backend.cloud]
+        type = "aws"
+        region = "eu-central-1"
+        profile = "dev"
+        endpoint_url = "http://127.0.0.1:5000"
+        [backend.local]
+        type = "store"
+        file = "secrets.age"
+        identity = "identity"
+        [backend.spare]
+        type = "store"
+        file = "secrets.age"
+        passphrase_file = "passphrase"
+        [[tree]]
+        path = "/db/main"
+        backend = "prod"
+        source = "secret/team"
+        mode = "0440"
+        owner = 33
+        group = "root"
+        [[tree]]
+        path = "cloud"
+        backend = "cloud"
+        [[tree]]
+        path = "local"
+        backend = "local"
+    "#;
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    let Loaded { settings, warnings } = load(&file).unwrap();
+    let here = |name: &str| folder.path().join(name);
+    assert_eq!(
+        settings.mount,
+        MountSettings {
+            mountpoint: Some("/secrets".into()),
+            allow_other: true,
+            uid: Some(0),
+            gid: Some(1000),
+            mode: 0o444,
+            ttl: Duration::from_secs(300),
+            deadline: Duration::from_secs(2),
+            max_value_size: 2 << 20,
+            max_cache: 3 << 20,
+            max_in_flight: 7,
+        }
+    );
+    let vault = BackendSettings::Vault {
+        address: Some("https://vault.example:8200".into()),
+        namespace: Some("team".into()),
+        token_file: Some(here("token")),
+        ca_cert: Some(here("ca.pem")),
+        client_timeout: Some(Duration::from_secs(9)),
+    };
+    let aws = BackendSettings::Aws {
+        region: Some("eu-central-1".into()),
+        profile: Some("dev".into()),
+        endpoint_url: Some("http://127.0.0.1:5000".into()),
+    };
+    let store = |identity: Option<&str>, passphrase: Option<&str>| BackendSettings::Store {
+        file: here("secrets.age"),
+        identity: identity.map(here),
+        passphrase_file: passphrase.map(here),
+    };
+    assert_eq!(
+        settings.backends,
+        [
+            ("prod".into(), vault),
+            ("cloud".into(), aws),
+            ("local".into(), store(Some("identity"), None)),
+            ("spare".into(), store(None, Some("passphrase"))),
+        ]
+    );
+    let tree = |path: &[&str], backend: &str| TreeSettings {
+        path: path.iter().map(|segment| (*segment).to_owned()).collect(),
+        backend: backend.into(),
+        source: BackendPath::root(),
+        mode: 0o444,
+        owner: Some(0),
+        group: Some(1000),
+    };
+    let source = BackendPath::parse("secret/team").unwrap();
+    let main = TreeSettings {
+        source,
+        mode: 0o440,
+        owner: Some(33),
+        group: Some(0),
+        ..tree(&["db", "main"], "prod")
+    };
+    assert_eq!(settings.trees, [main, tree(&["cloud"], "cloud"), tree(&["local"], "local")]);
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert_eq!(warning.line, Some(29));
+    assert_eq!(warning.text, "no [[tree]] uses [backend.spare]; add one, or remove the backend");
+}
+
+#[test]
+fn inline_and_dotted_spellings_are_the_same() {
+    let text = "mount.ttl = \"5m\"\nbackend = { prod = { type = \"vault\" } }\n\
+                tree = [{ path = \"/\", backend = \"prod\" }]\n";
+    let loaded = parse(text, Path::new("config.toml")).unwrap();
+    assert_eq!(loaded.settings.mount.ttl, Duration::from_secs(300));
+    assert_eq!(loaded.settings.trees.len(), 1);
+}
+
+#[test]
+fn documented_defaults_are_the_real_ones() {
+    let defaults = MountSettings::default();
+    for key in keys::of(Table::Mount) {
+        let keys::Absent::Is(spelling) = key.absent else { continue };
+        let given = format!("{SMALLEST}[mount]\n{} = {spelling}\n", key.name);
+        assert_eq!(parse(&given, Path::new("c")).unwrap().settings.mount, defaults, "{}", key.name);
+    }
+}
+
+#[test]
+fn a_key_of_the_table_that_has_the_wrong_type_is_always_noticed() {
+    for key in keys::ALL {
+        let backend = |kind: &str| format!("[backend.x]\ntype = \"{kind}\"\n");
+        let table = match key.table {
+            Table::Mount => "[mount]\n".into(),
+            Table::Backend => "[backend.x]\n".into(),
+            Table::Vault => backend("vault"),
+            Table::Aws => backend("aws"),
+            Table::Store => backend("store"),
+            Table::Tree => "[[tree]]\n".into(),
+        };
+        let found = errors(&format!("{table}{} = [\"canary\"]\n", key.name));
+        let expected = format!("`{}` in {}: {}", key.name, label(key.table), key.kind.expected());
+        assert!(found.contains(&format!("{expected}, found an array")), "{found}");
+    }
+}
+
+fn label(table: Table) -> &'static str {
+    match table {
+        Table::Mount => "[mount]",
+        Table::Tree => "[[tree]]",
+        _ => "[backend.x]",
+    }
+}
+
+/// A value in any of TOML's forms, right or wrong, with the canary in it.
+fn value() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "\"CANARY\"",
+        "'CANARY'",
+        "CANARY",
+        "\"\"\"a\nCANARY\"\"\"",
+        "'''CANARY\n'''",
+        "[\"CANARY\", 1]",
+        "{ type = \"CANARY\" }",
+        "\"/CANARY\"",
+        "\"../CANARY\"",
+        "\"https://CANARY\"",
+        "\"https://u:CANARY@h\"",
+        "\"CANARY\nx\"",
+        "\"\\u00e4CANARY\\n\"",
+        "\"CANARY",
+        "1CANARY",
+        "1979-05-27CANARY",
+        "true CANARY",
+        "\"5CANARY\"",
+        "\"1CANARYMiB\"",
+        "\"\\qCANARY\"",
+        "0xCANARY",
+    ])
+    .prop_map(|form| form.replace("CANARY", "canary7f3a"))
+}
+
+/// A line of a file, made of what files are made of.
+fn line() -> impl Strategy<Value = String> {
+    let keys: Vec<&str> = keys::ALL.iter().map(|key| key.name).chain(["adress", "ttll", "x"]).collect();
+    let tables =
+        vec!["[mount]", "[backend.a]", "[backend.b]", "[[tree]]", "[tree]", "[other]", "[backend]", ""];
+    let kinds =
+        vec!["type = \"vault\"", "type = \"aws\"", "type = \"store\"", "backend = \"a\"", "path = \"/\""];
+    prop_oneof![
+        2 => prop::sample::select(tables).prop_map(str::to_owned),
+        2 => prop::sample::select(kinds).prop_map(str::to_owned),
+        3 => (prop::sample::select(keys), value()).prop_map(|(key, value)| format!("{key} = {value}")),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_message_holds_a_value(lines in prop::collection::vec(line(), 0..12), cut in any::<prop::sample::Index>(), cuts in any::<bool>()) {
+        let mut text = lines.join("\n");
+        if cuts && !text.is_empty() {
+            // a missing quote or bracket makes other text of the same bytes
+            let mut at = cut.index(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            text.remove(at);
+        }
+        let told = match parse(&text, Path::new("config.toml")) {
+            Ok(loaded) => format!("{:?}", loaded.warnings),
+            Err(invalid) => format!("{invalid} {invalid:?}"),
+        };
+        prop_assert!(!told.contains("canary"), "{}\n{}", told, text);
+    }
+
+    #[test]
+    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, &bytes).unwrap();
+        let _ = load(&path);
+    }
+
+    #[test]
+    fn no_text_is_too_strange(text in "([\\[\\]{}=\"'.,#\n \\\\a-zA-Z0-9_-]|mount|backend|tree|path|type){0,60}") {
+        let _ = parse(&text, Path::new("config.toml"));
+    }
+}
