@@ -1,0 +1,324 @@
+//! Owns one call of Vault's API: how a path is spelled, which headers it carries, what a status means.
+//! Does not know engines or secrets, and not how bytes travel.
+
+use http::{Method, Request, StatusCode};
+use rustify::client::Client as _;
+use rustify::endpoint::{Endpoint, MiddleWare as _};
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use rustify::errors::ClientError;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+use vaultrs::api::{EndpointMiddleware, EndpointResult};
+use zeroize::Zeroizing;
+
+use super::config::{Config, ConfigError, Setting, TokenSource};
+use super::http::{Transport, our_error};
+use crate::backend::Error;
+use crate::{path::BackendPath, trusted_file};
+
+/// Longest encoded path that is sent, in bytes. Vault's storage takes keys up to 32 KiB; an `http::Uri` up to 64 KiB.
+const MAX_PATH: usize = 48 << 10;
+const NO_TOKEN: &str = "no token: set VAULT_TOKEN or run `vault login`";
+
+/// `GET /v1/PATH`, or with `?list=true`, which unlike the method LIST passes every proxy.
+pub(super) struct Call {
+    path: String,
+    list: bool,
+}
+
+impl Call {
+    /// Reads `segments`, encoded one by one. A segment that could be misread on the way is [`Error::NotFound`]:
+    /// Vault cannot hold a secret of that name.
+    pub(super) fn read<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        Ok(Self { path: encode(segments)?, list: false })
+    }
+
+    /// Lists the folder at `segments`.
+    pub(super) fn list<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let mut path = encode(segments)?;
+        path.push('/');
+        Ok(Self { path, list: true })
+    }
+}
+
+impl Endpoint for Call {
+    type Response = ();
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        self.path.clone()
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
+
+    /// The trait's own would encode the path a second time, and drop `..` instead of refusing it.
+    fn request(&self, base: &str) -> Result<Request<Vec<u8>>, ClientError> {
+        let url = format!("{base}/{}{}", self.path, if self.list { "?list=true" } else { "" });
+        Request::builder()
+            .method(Method::GET)
+            .uri(&url)
+            .body(Vec::new())
+            .map_err(|source| ClientError::RequestBuildError { source, method: RequestMethod::GET, url })
+    }
+}
+
+/// Makes calls with the configured token. The token is read at the first call that finds one.
+pub(super) struct Api {
+    transport: Transport,
+    token: TokenSource,
+    namespace: Option<String>,
+    /// Holds the token as a `String`, because vaultrs wants one; it goes nowhere else.
+    middleware: OnceCell<EndpointMiddleware>,
+}
+
+impl Api {
+    pub(super) fn new(config: Config) -> Result<Self, ConfigError> {
+        let transport = Transport::new(&config)?;
+        let namespace =
+            config.namespace.map(|name| name.trim_matches('/').to_owned()).filter(|name| !name.is_empty());
+        if namespace.as_deref().is_some_and(|name| !is_header_text(name.as_bytes())) {
+            return Err(ConfigError::new(Setting::Namespace, "holds characters that no namespace has"));
+        }
+        if let TokenSource::Literal(token) = &config.token
+            && !is_header_text(token.expose().trim_ascii())
+        {
+            return Err(ConfigError::new(Setting::Token, "holds characters that no token has"));
+        }
+        Ok(Self { transport, token: config.token, namespace, middleware: OnceCell::new() })
+    }
+
+    /// `https://host:port`, for messages.
+    pub(super) fn origin(&self) -> &str {
+        self.transport.origin()
+    }
+
+    /// The configured namespace, without slashes around it.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The body of a 2xx answer; everything else is an error.
+    pub(super) async fn get(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let middleware = self.middleware.get_or_try_init(|| self.load_middleware()).await?;
+        let mut request = call.request(self.transport.base()).map_err(our_error)?;
+        middleware.request(call, &mut request).map_err(our_error)?;
+        // The middleware parsed and joined: what it made must be what was meant, byte by byte.
+        if request.uri().path().strip_prefix("/v1/") != Some(&call.path) {
+            return Err(Error::NotFound);
+        }
+        let response = self.transport.send(request).await.map_err(our_error)?;
+        match meaning(response.status()) {
+            None => Ok(Zeroizing::new(response.into_body())),
+            Some(error) => Err(error),
+        }
+    }
+
+    async fn load_middleware(&self) -> Result<EndpointMiddleware, Error> {
+        let token = match &self.token {
+            TokenSource::Literal(token) => header_text(token.expose()),
+            TokenSource::Absent => return Err(Error::Unreachable(NO_TOKEN.to_owned())),
+            TokenSource::File(path) => {
+                let path = path.clone();
+                // A home folder may be on a network: never wait for it on a thread that serves others.
+                let read = tokio::task::spawn_blocking(move || trusted_file::read(&path)).await;
+                match read {
+                    Ok(Ok(bytes)) => header_text(&bytes),
+                    Ok(Err(trusted_file::Error::Missing { .. })) => {
+                        return Err(Error::Unreachable(NO_TOKEN.to_owned()));
+                    }
+                    Ok(Err(error)) => return Err(Error::Unreachable(format!("no token: {error}"))),
+                    Err(_) => {
+                        return Err(Error::Unreachable(
+                            "the token file was not read: shutting down".to_owned(),
+                        ));
+                    }
+                }
+            }
+        };
+        // An invalid header value would make the middleware panic.
+        let token = token.filter(|token| !token.is_empty()).ok_or_else(|| {
+            Error::Unreachable(
+                "what is set as the token is none: set VAULT_TOKEN or run `vault login`".to_owned(),
+            )
+        })?;
+        Ok(EndpointMiddleware {
+            token,
+            version: "v1".to_owned(),
+            wrap: None,
+            namespace: self.namespace.clone(),
+        })
+    }
+}
+
+/// `data` of an answer; `None` when it is null. serde's own text may quote the input, so it goes nowhere.
+pub(super) fn data<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<T>, Error> {
+    let result: EndpointResult<T> = serde_json::from_slice(body)
+        .map_err(|_| Error::Malformed("not the JSON that Vault's API documents"))?;
+    Ok(result.data)
+}
+
+/// Whether every segment can be sent at all.
+pub(super) fn is_sendable(path: &BackendPath) -> bool {
+    encode(path.segments()).is_ok()
+}
+
+/// Percent-encodes each segment byte by byte and joins them: the result has exactly as many segments, whoever parses it.
+fn encode<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<String, Error> {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut path = String::with_capacity(96);
+    for segment in segments {
+        if matches!(segment, "" | "." | "..") || segment.contains(|c: char| c.is_control() || c == '/') {
+            return Err(Error::NotFound);
+        }
+        if !path.is_empty() {
+            path.push('/');
+        }
+        for byte in segment.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'.') {
+                path.push(char::from(byte));
+            } else {
+                path.push('%');
+                for digit in [byte >> 4, byte & 15] {
+                    path.push(HEX.get(usize::from(digit)).copied().map_or('0', char::from));
+                }
+            }
+        }
+        if path.len() > MAX_PATH {
+            return Err(Error::NotFound);
+        }
+    }
+    Ok(path)
+}
+
+fn meaning(status: StatusCode) -> Option<Error> {
+    match status.as_u16() {
+        200..=299 => None,
+        403 => Some(Error::Forbidden),
+        404 => Some(Error::NotFound),
+        other => Some(Error::Status(other)),
+    }
+}
+
+fn is_header_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_graphic)
+}
+
+fn header_text(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.trim_ascii();
+    if !is_header_text(bytes) {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode(text: &str) -> Vec<u8> {
+        let mut bytes = text.bytes();
+        let mut decoded = Vec::new();
+        while let Some(byte) = bytes.next() {
+            if byte == b'%' {
+                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+            } else {
+                decoded.push(byte);
+            }
+        }
+        decoded
+    }
+
+    fn segment() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<String>().prop_map(|text| text.replace('/', "")),
+            "[%.2eEfF\\\\?#;:@ ]{0,8}",
+            Just("..".to_owned()),
+            Just("%2e%2e".to_owned()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_sent_path_is_the_prefix_and_the_same_segments(segments in prop::collection::vec(segment(), 1..6), list: bool) {
+            let full = ["secret", "data"].into_iter().chain(segments.iter().map(String::as_str));
+            let call = if list { Call::list(full) } else { Call::read(full) };
+            let Ok(call) = call else {
+                let refusable = |s: &String| s.is_empty() || s == "." || s == ".." || s.chars().any(char::is_control);
+                prop_assert!(segments.iter().any(refusable));
+                return Ok(());
+            };
+            // Through both parsers that stand between us and the wire.
+            let mut request = call.request("https://vault.example:8200").unwrap();
+            let middleware = EndpointMiddleware { token: "t".into(), version: "v1".into(), wrap: None, namespace: None };
+            middleware.request(&call, &mut request).unwrap();
+            let url = reqwest::Url::parse(&request.uri().to_string()).unwrap();
+            let rest = url.path().strip_prefix("/v1/secret/data/").unwrap();
+            let rest = if list { rest.strip_suffix('/').unwrap() } else { rest };
+            let found: Vec<Vec<u8>> = rest.split('/').map(decode).collect();
+            let expected: Vec<Vec<u8>> = segments.iter().map(|s| s.as_bytes().to_vec()).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(url.query(), list.then_some("list=true"));
+            prop_assert_eq!(url.fragment(), None);
+        }
+    }
+
+    #[test]
+    fn what_could_be_misread_is_refused_before_it_is_sent() {
+        for bad in ["", ".", "..", "a\nb", "\u{7f}", "\u{85}", "a/b"] {
+            assert_eq!(encode(["secret", bad]), Err(Error::NotFound), "{bad:?}");
+        }
+        assert_eq!(encode(["x".repeat(MAX_PATH + 1).as_str()]), Err(Error::NotFound));
+        assert_eq!(encode(["a b", "%2e", "ü", "..."]).unwrap(), "a%20b/%252e/%C3%BC/...");
+    }
+
+    #[test]
+    fn a_status_means_what_the_table_says() {
+        let of = |code| meaning(StatusCode::from_u16(code).unwrap());
+        assert_eq!(of(200), None);
+        assert_eq!(of(204), None);
+        assert_eq!(of(403), Some(Error::Forbidden));
+        assert_eq!(of(404), Some(Error::NotFound));
+        for code in [400, 412, 429, 472, 500, 503] {
+            assert_eq!(of(code), Some(Error::Status(code)));
+        }
+    }
+
+    #[test]
+    fn a_token_or_namespace_that_is_no_header_is_refused_without_showing_it() {
+        let with_token = |token: &str| {
+            Api::new(Config { token: TokenSource::Literal(token.to_owned().into()), ..Config::default() })
+        };
+        let error = with_token("canary\nX-Evil: 1").err().unwrap();
+        assert_eq!(error.setting, Setting::Token);
+        assert!(!error.to_string().contains("canary"));
+        let error = Api::new(Config { namespace: Some("a b".into()), ..Config::default() }).err().unwrap();
+        assert_eq!(error.setting, Setting::Namespace);
+        assert_eq!(header_text(b" hvs.x\n").as_deref(), Some("hvs.x"));
+    }
+
+    #[tokio::test]
+    async fn without_a_token_the_first_call_says_what_to_set_and_a_later_one_finds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(".vault-token");
+        let api = Api::new(Config { token: TokenSource::File(file.clone()), ..Config::default() }).unwrap();
+        assert_eq!(api.load_middleware().await.unwrap_err(), Error::Unreachable(NO_TOKEN.to_owned()));
+        std::fs::write(&file, "canary-token\n").unwrap();
+        assert_eq!(api.load_middleware().await.unwrap().token, "canary-token");
+        std::fs::write(&file, "canary \x01 token").unwrap();
+        let error = api.load_middleware().await.unwrap_err().to_string();
+        assert!(error.contains("VAULT_TOKEN") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn the_answer_keeps_nothing_of_a_broken_body() {
+        let error = data::<serde_json::Value>(b"{\"data\": {\"password\": \"canary").unwrap_err();
+        assert!(matches!(error, Error::Malformed(_)) && !error.to_string().contains("canary"));
+    }
+}

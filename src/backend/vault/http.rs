@@ -1,0 +1,326 @@
+//! Owns the HTTP client: one request, one bounded answer, redirects only to where we were told to go.
+//! Does not know tokens, paths of the API or JSON.
+
+use std::error::Error as _;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::LOCATION;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use reqwest::Url;
+use rustify::errors::ClientError;
+
+use super::config::{Config, ConfigError, Setting, origin};
+use crate::backend::Error;
+
+/// Idle connections are closed after this long: their buffers hold what was last read, and closing frees and wipes them.
+const IDLE: Duration = Duration::from_secs(5);
+/// The body of an error answer is read (and thrown away) up to this size, so that its connection can be used again.
+const DRAINED: u64 = 16 << 10;
+
+/// Sends requests to one origin and reads answers up to a limit.
+///
+/// vaultrs's own client follows redirects with the token in hand and buffers bodies of any size, so this one takes its
+/// place under rustify's `Client` trait. Only `send` is ours to call: `execute` of that trait puts bodies into errors.
+pub(super) struct Transport {
+    client: reqwest::Client,
+    base: Url,
+    origin: String,
+    max_body: usize,
+}
+
+impl Transport {
+    /// A client for the configured address. Reads the CA file; contacts nobody.
+    pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let base = config.base_url()?;
+        let authorities = config.ca_cert.as_deref().map(authorities).transpose()?;
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("secretfs/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .tcp_nodelay(true)
+            .pool_idle_timeout(IDLE);
+        if is_loopback(&base) {
+            // As Go's ProxyFromEnvironment, which the Vault command line uses: never a proxy for this machine.
+            builder = builder.no_proxy();
+        }
+        if base.scheme() == "http" {
+            // Without TLS there is nothing to verify, and loading the system's authorities takes tens of milliseconds.
+            builder = builder.tls_certs_only(Vec::new());
+        } else if let Some(authorities) = authorities {
+            builder = builder.tls_certs_only(authorities);
+        }
+        if config.skip_verify {
+            tracing::warn!(
+                "TLS certificates are not verified (VAULT_SKIP_VERIFY): anybody on the way can read the token"
+            );
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        let client = builder.build().map_err(|_| {
+            ConfigError::new(
+                Setting::CaCert,
+                match &config.ca_cert {
+                    Some(path) => format!("`{}` holds a certificate that cannot be used", path.display()),
+                    None => "the system has no certificate authorities: set it to the PEM file of Vault's CA"
+                        .to_owned(),
+                },
+            )
+        })?;
+        Ok(Self { client, origin: origin(&base), base, max_body: config.max_body })
+    }
+
+    /// `https://host:port`, for messages.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    async fn call(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Error> {
+        let (parts, _) = request.into_parts();
+        let mut headers = parts.headers;
+        for value in headers.values_mut() {
+            value.set_sensitive(true);
+        }
+        let url = self.locate(&parts.uri)?;
+        let mut answer = self.exchange(&parts.method, &url, &headers).await?;
+        if answer.status().is_redirection() {
+            let url = self.redirected(&url, answer.headers())?;
+            drop(answer);
+            answer = self.exchange(&parts.method, &url, &headers).await?;
+            if answer.status().is_redirection() {
+                return Err(Error::Unreachable(format!("{} redirects in a circle", self.origin)));
+            }
+        }
+        let mut response = Response::new(Vec::new());
+        *response.status_mut() = answer.status();
+        if answer.status().is_success() {
+            *response.body_mut() = self.body(&mut answer).await?;
+        } else if answer.content_length().is_some_and(|length| length <= DRAINED) {
+            while let Ok(Some(_)) = answer.chunk().await {}
+        }
+        Ok(response)
+    }
+
+    /// The URL below the configured base, exactly as spelled: what the parser would rewrite is never sent.
+    fn locate(&self, uri: &Uri) -> Result<Url, Error> {
+        let path = format!("{}{}", self.base.path().trim_end_matches('/'), uri.path());
+        let mut url = self.base.clone();
+        url.set_path(&path);
+        url.set_query(uri.query());
+        if url.path() == path { Ok(url) } else { Err(Error::NotFound) }
+    }
+
+    /// Where one redirect may lead: another path of the same scheme, host and port.
+    fn redirected(&self, from: &Url, headers: &HeaderMap) -> Result<Url, Error> {
+        let to =
+            headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|to| from.join(to).ok());
+        let Some(to) = to else {
+            return Err(Error::Unreachable(format!("{} redirects to nowhere", self.origin)));
+        };
+        if to.origin() != self.base.origin() {
+            return Err(Error::Unreachable(format!(
+                "{} redirects to {}, which is not followed: set the address (VAULT_ADDR) to it if it is yours",
+                self.origin,
+                origin(&to)
+            )));
+        }
+        let mut url = self.base.clone();
+        url.set_path(to.path());
+        url.set_query(to.query());
+        Ok(url)
+    }
+
+    /// Sends once, and once more when a kept connection turned out to be dead: a GET changes nothing.
+    async fn exchange(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<reqwest::Response, Error> {
+        let send = || {
+            let mut request = reqwest::Request::new(method.clone(), url.clone());
+            *request.headers_mut() = headers.clone();
+            self.client.execute(request)
+        };
+        match send().await {
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_request() && !error.is_connect() && method == Method::GET => {
+                send().await.map_err(|error| self.failure(&error))
+            }
+            Err(error) => Err(self.failure(&error)),
+        }
+    }
+
+    async fn body(&self, answer: &mut reqwest::Response) -> Result<Vec<u8>, Error> {
+        let too_large = Error::TooLarge { limit: self.max_body };
+        let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        if announced > self.max_body {
+            return Err(too_large);
+        }
+        let mut body = Vec::with_capacity(announced);
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.failure(&error))? {
+            if body.len().saturating_add(chunk.len()) > self.max_body {
+                return Err(too_large);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// A fixed text per cause. The error's own text is looked at but never passed on.
+    fn failure(&self, error: &reqwest::Error) -> Error {
+        let origin = &self.origin;
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if let Some(reason) = reason(kind, &cause.to_string()) {
+                return Error::Unreachable(format!("{reason} ({origin})"));
+            }
+            source = cause.source();
+        }
+        Error::Unreachable(if error.is_connect() {
+            format!("no connection to {origin}")
+        } else {
+            format!("{origin} closed the connection before the answer was complete")
+        })
+    }
+}
+
+#[async_trait]
+impl rustify::client::Client for Transport {
+    fn base(&self) -> &str {
+        &self.origin
+    }
+
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
+        self.call(request).await.map_err(|error| ClientError::GenericError { source: error.into() })
+    }
+}
+
+/// The error that [`Transport`] put into rustify's.
+pub(super) fn our_error(error: ClientError) -> Error {
+    match error {
+        ClientError::GenericError { source } => {
+            source.downcast().unwrap_or(Error::Malformed("the request could not be made"))
+        }
+        _ => Error::Malformed("the request could not be made"),
+    }
+}
+
+fn reason(kind: Option<ErrorKind>, text: &str) -> Option<&'static str> {
+    // rustls and the resolver wrap their errors in plain text; these are their fixed beginnings.
+    if text.contains("invalid peer certificate") {
+        return Some(if text.contains("not valid for") {
+            "the TLS certificate is for another name"
+        } else if text.contains("xpired") {
+            "the TLS certificate has expired"
+        } else {
+            "the TLS certificate is not trusted: set VAULT_CACERT to the file of its CA"
+        });
+    }
+    if text.contains("corrupt message") {
+        return Some("it does not speak TLS: is the address http:// rather than https://?");
+    }
+    if text.contains("dns error") || text.contains("failed to lookup address") {
+        return Some("the host name cannot be resolved");
+    }
+    match kind? {
+        ErrorKind::ConnectionRefused => Some("connection refused"),
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            Some("connection reset")
+        }
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Some("no route"),
+        ErrorKind::TimedOut => Some("no answer to the connection attempt"),
+        _ => None,
+    }
+}
+
+fn authorities(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, ConfigError> {
+    let wrong = |problem: String| ConfigError::new(Setting::CaCert, problem);
+    let pem = std::fs::read(path)
+        .map_err(|e| wrong(format!("`{}` cannot be read: {}", path.display(), e.kind())))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    if certificates.is_empty() {
+        return Err(wrong(format!("`{}` holds no PEM certificate", path.display())));
+    }
+    Ok(certificates)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn transport(address: &str) -> Transport {
+        Transport::new(&Config { address: address.to_owned(), ..Config::default() }).unwrap()
+    }
+
+    fn redirect(transport: &Transport, location: &str) -> Result<String, Error> {
+        let from = transport.locate(&Uri::from_static("/v1/secret/data/a")).unwrap();
+        let headers = HeaderMap::from_iter([(LOCATION, location.parse().unwrap())]);
+        transport.redirected(&from, &headers).map(String::from)
+    }
+
+    #[test]
+    fn a_redirect_stays_on_scheme_host_and_port() {
+        let plain = transport("http://127.0.0.1:8200");
+        assert_eq!(redirect(&plain, "/v1/x?y=1").unwrap(), "http://127.0.0.1:8200/v1/x?y=1");
+        assert_eq!(redirect(&plain, "http://127.0.0.1:8200/v1/x").unwrap(), "http://127.0.0.1:8200/v1/x");
+        for elsewhere in [
+            "http://127.0.0.1:8201/",
+            "http://evil.example:8200/",
+            "https://127.0.0.1:8200/",
+            "//evil.example/",
+            "file:///x",
+        ] {
+            assert!(matches!(redirect(&plain, elsewhere), Err(Error::Unreachable(_))), "{elsewhere}");
+        }
+        let tls = transport("https://vault.example");
+        assert!(redirect(&tls, "https://vault.example:443/v1/x").is_ok());
+        assert!(redirect(&tls, "http://vault.example/v1/x").is_err(), "a downgrade");
+        let error = redirect(&tls, "https://me:canary@other.example/?canary").unwrap_err().to_string();
+        assert!(error.contains("https://other.example:443") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn a_base_path_stays_in_front_and_nothing_is_rewritten() {
+        let based = transport("https://proxy.example/vault/");
+        let url = based.locate(&Uri::from_static("/v1/secret/data/a%2Fb?list=true")).unwrap();
+        assert_eq!(url.as_str(), "https://proxy.example/vault/v1/secret/data/a%2Fb?list=true");
+        for climbing in ["/v1/secret/../sys", "/v1/secret/%2e%2e/sys", "/v1/./sys"] {
+            assert_eq!(based.locate(&Uri::from_static(climbing)).unwrap_err(), Error::NotFound, "{climbing}");
+        }
+    }
+
+    #[test]
+    fn a_ca_file_that_cannot_work_is_refused_when_the_client_is_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let build =
+            || Transport::new(&Config { ca_cert: Some(file.clone()), ..Config::default() }).map(|_| ());
+        assert_eq!(build().unwrap_err().setting, Setting::CaCert);
+        for content in ["", "canary", "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n"] {
+            std::fs::write(&file, content).unwrap();
+            let error = build().unwrap_err();
+            assert!(error.to_string().contains("ca.pem") && !error.to_string().contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_known_in_every_spelling() {
+        for (url, expected) in [
+            ("http://127.0.0.1:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost", true),
+            ("http://vault", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
+}
