@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod faulty;
+mod json_fields;
 pub mod store;
 pub mod vault;
 

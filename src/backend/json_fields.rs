@@ -1,0 +1,190 @@
+//! Owns how a JSON object becomes the fields of a secret: one per key, in the object's order, every value as it was spelled.
+//! Does not know which backend the text came from, nor how a field is shown.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::secret::{Field, Form, SecretBytes};
+
+/// The fields of `json` when it is a JSON object and nothing else, else `None`.
+///
+/// A string becomes its text; a number, boolean, null, object or array its compact JSON, spelled as the backend spelled it
+/// (`1.10` stays `1.10`). An object without keys is a secret without fields. Of a key that occurs twice the last value
+/// wins, in the place of the first. A string that is no Unicode (a lone `\ud800`) keeps its JSON spelling.
+pub(crate) fn fields_of_object(json: &str) -> Option<Vec<Field>> {
+    if !json.trim_start_matches(is_json_space).starts_with('{') {
+        return None;
+    }
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let fields = reader.deserialize_map(Fields).ok()?;
+    reader.end().ok()?;
+    Some(fields)
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Field>, A::Error> {
+        let mut fields: Vec<Field> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let field = field_of(name.clone(), map.next_value::<&RawValue>()?.get());
+            match places.get(&name).and_then(|place| fields.get_mut(*place)) {
+                Some(earlier) => *earlier = field,
+                None => {
+                    places.insert(name, fields.len());
+                    fields.push(field);
+                }
+            }
+        }
+        Ok(fields)
+    }
+}
+
+fn field_of(name: String, spelled: &str) -> Field {
+    let text = spelled.starts_with('"').then(|| serde_json::from_str::<String>(spelled).ok()).flatten();
+    match text {
+        Some(text) => Field { name, value: SecretBytes::from(text), form: Form::Text },
+        None => Field { name, value: SecretBytes::new(compact(spelled)), form: Form::Json },
+    }
+}
+
+/// `json` without the white space between its tokens; `json` is known to be valid.
+fn compact(json: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if is_json_space(byte.into()) {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        bytes.push(byte);
+    }
+    bytes
+}
+
+/// White space as RFC 8259 has it, which is less than Unicode's.
+fn is_json_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::Serialize;
+    use serde_json::Value;
+
+    fn shown(json: &str) -> Option<Vec<(String, String, Form)>> {
+        let fields = fields_of_object(json)?;
+        let shown = |field: Field| (field.name, String::from_utf8(field.value.expose().to_vec()).unwrap(), field.form);
+        Some(fields.into_iter().map(shown).collect())
+    }
+
+    fn one(json: &str) -> (String, String, Form) {
+        let mut fields = shown(json).unwrap();
+        assert_eq!(fields.len(), 1);
+        fields.remove(0)
+    }
+
+    #[test]
+    fn strings_are_their_text_and_the_rest_is_as_spelled() {
+        let fields = shown(" {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null}\n");
+        let expected = [
+            ("z", "a\nbé", Form::Text),
+            ("n", "1.10", Form::Json),
+            ("big", "123456789012345678901234567890", Form::Json),
+            ("t", "true", Form::Json),
+            ("nil", "null", Form::Json),
+        ];
+        assert_eq!(fields.unwrap(), expected.map(|(name, text, form)| (name.to_owned(), text.to_owned(), form)));
+    }
+
+    #[test]
+    fn white_space_goes_between_tokens_and_stays_in_strings() {
+        let (_, text, form) = one("{\"a\": { \"k \\\" : x\" :\t[ 1 ,\r\n\"\\\\\" , \" \" ] } }");
+        assert_eq!(text, "{\"k \\\" : x\":[1,\"\\\\\",\" \"]}");
+        assert_eq!(form, Form::Json);
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_wins_in_the_place_of_the_first() {
+        let fields = shown(r#"{"a":1,"b":2,"a":"3"}"#).unwrap();
+        assert_eq!(fields, [("a".into(), "3".into(), Form::Text), ("b".into(), "2".into(), Form::Json)]);
+    }
+
+    #[test]
+    fn what_is_no_object_has_no_fields_and_an_empty_object_has_none_of_them() {
+        for text in ["", "plain", "12345", "[1]", "\"{}\"", "{", "{\"a\":1", "{\"a\":1} x", "{\"a\":1}{}", "{'a':1}", "{a:1}", "\u{feff}{}"] {
+            assert!(fields_of_object(text).is_none(), "{text:?}");
+        }
+        assert_eq!(shown("{ }").unwrap(), []);
+    }
+
+    #[test]
+    fn a_string_that_is_no_unicode_keeps_its_spelling() {
+        assert_eq!(one(r#"{"a":"\ud800"}"#), ("a".into(), r#""\ud800""#.into(), Form::Json));
+    }
+
+    #[test]
+    fn depth_does_not_overflow_the_stack() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(one(&deep).1.len(), 200_000);
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_filter("JSON has no infinity", |number| number.is_finite()).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[ \t\"\\\\{}:,]*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn spaced(value: &Value, indent: &str) -> String {
+        let mut bytes = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn compaction_keeps_the_meaning(value in json(), indent in "[ \t\r\n]{0,4}") {
+            let text = spaced(&value, &indent);
+            let small = String::from_utf8(compact(&text)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(&small).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
+            prop_assert_eq!(&small, &serde_json::to_string(&value).unwrap());
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>(), braced in "\\{[\"a:, \\\\0-9{}]*\\}") {
+            let _ = fields_of_object(&text);
+            let _ = fields_of_object(&braced);
+        }
+    }
+}
