@@ -17,10 +17,8 @@ pub mod backend;
 pub mod mounts;
 pub mod trusted_file;
 pub mod clock;
-pub mod config;
 pub mod path;
 pub mod secret;
-pub mod trusted_file;
 
 /// Erases every freed block: HTTP, TLS and JSON libraries leave copies of a secret in theirs.
 /// Its `realloc` is the trait's default, which allocates, copies and frees through `dealloc`, so it erases too.

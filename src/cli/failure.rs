@@ -22,7 +22,7 @@ impl Failure {
         Self { message: one_line, code }
     }
 
-    /// The exit code: 64 usage, 65 bad data, 66 no input, 73 cannot create, 74 I/O, 77 permission or key, 78 configuration.
+    /// The exit code: 64 usage, 65 bad data, 66 no input, 71 the system refused a mount, 73 cannot create, 74 I/O, 77 permission or key, 78 configuration.
     pub fn code(&self) -> u8 {
         self.code
     }
@@ -50,6 +50,17 @@ impl Failure {
     /// The surroundings are not set up.
     pub fn configuration(message: impl Into<String>) -> Self {
         Self::new(78, message)
+    }
+
+    /// A configuration file with mistakes, one a line.
+    pub(super) fn problems(lines: &str) -> Self {
+        let keep = |c: char| if c.is_control() && c != '\n' { '?' } else { c };
+        Self { message: lines.chars().map(keep).collect(), code: 78 }
+    }
+
+    /// Another process has printed the reason already.
+    pub(super) fn told(code: u8) -> Self {
+        Self { message: String::new(), code }
     }
 
     /// The system did not let us do something with a file.
@@ -87,6 +98,17 @@ impl From<ConfigError> for Failure {
             ConfigError::Io { doing: "create", .. } => 73,
             ConfigError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => 77,
             ConfigError::Io { .. } => 74,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<crate::daemon::Failure> for Failure {
+    fn from(error: crate::daemon::Failure) -> Self {
+        use crate::daemon::Failure as D;
+        let code = match &error {
+            D::Backend { .. } => 78,
+            D::Mount { .. } | D::Start(_) | D::Unmount { .. } => 71,
         };
         Self::new(code, error.to_string())
     }

@@ -1,21 +1,34 @@
 //! Owns the command line: what is asked for, and the exit code.
 //! Does not know how a command does its work.
 
+mod background;
+mod demo;
 mod dotenv;
 mod edit;
 pub mod environment;
+mod explain;
 mod failure;
 mod key_values;
+mod logging;
+mod mount;
+mod options;
+mod plan;
 pub mod store;
 mod store_key;
+mod unmount;
+mod validate;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use environment::Environment;
+use failure::Failure;
+
+/// Shows secrets from Vault, OpenBao, AWS Secrets Manager and an encrypted store as plain files
 #[derive(Parser)]
-#[command(name = "secretfs", version)]
+#[command(name = "secretfs", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -23,34 +36,67 @@ struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Mount secrets on a directory
+    Mount(mount::Arguments),
+    /// Unmount
+    #[command(alias = "umount")]
+    Unmount(unmount::Arguments),
+    /// Check a configuration file
+    Validate(validate::Arguments),
+    /// Say who serves a path in a mount, or why it cannot be read; never the value
+    Explain(explain::Arguments),
     /// Keep secrets in one encrypted file
     #[command(subcommand)]
     Store(store::Command),
+    /// Try it: a store, a mount, a change, and nothing left behind
+    Demo(demo::Arguments),
 }
 
 /// Runs what the arguments of the process ask for.
 pub fn run() -> ExitCode {
+    // First of all: no core file, no reader of our memory, whatever the command.
+    logging::start();
+    crate::daemon::harden();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            let text = error.to_string();
-            let _ = writeln!(std::io::stderr(), "secretfs: {}", text.lines().next().unwrap_or("wrong usage"));
-            return ExitCode::from(64);
-        }
+        Err(error) => return fail(&Failure::usage(usage(&error))),
     };
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("SECRETFS_LOG").unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let Command::Store(command) = arguments.command;
-    match store::run(command, &environment::Environment::of_process()) {
+    let environment = Environment::of_process();
+    let result = match arguments.command {
+        Command::Mount(arguments) => mount::run(arguments, &environment),
+        Command::Unmount(arguments) => unmount::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments, &environment),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Store(command) => store::run(command, &environment),
+        Command::Demo(arguments) => demo::run(&arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "secretfs: {failure}");
-            ExitCode::from(failure.code())
-        }
+        Err(failure) => fail(&failure),
     }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    for line in failure.to_string().lines() {
+        let _ = writeln!(std::io::stderr(), "secretfs: {line}");
+    }
+    ExitCode::from(failure.code())
+}
+
+/// What is wrong in one line, from clap's several: its first sentence, what is missing, and its tip.
+fn usage(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "say what to do: `secretfs --help` lists the commands".to_owned();
+    }
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let rest: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    let mut sentence = [vec![first.as_str()], rest].concat().join(" ");
+    sentence.push_str("; see `secretfs --help`");
+    sentence
 }

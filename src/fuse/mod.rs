@@ -20,13 +20,15 @@ use fuser::{
     ReplyXattr, Request,
 };
 
+use tokio::sync::Notify;
+
 use crate::errno::Failure;
 use crate::fs::{DirListing, HandleNo, SecretFs};
 use crate::tree::inode;
 use convert::{attr, errno, file_type};
 use hand_over::HandOver;
 use invalidate::Invalidate;
-pub use mount::{Mounted, Options, mount};
+pub use mount::{Mounted, Options, Unmounted, mount};
 
 /// How long the kernel may use a name and attributes without asking again. Short enough that a poller sees a change at
 /// once for practical purposes; opens are always checked, whatever this is.
@@ -40,12 +42,7 @@ struct Adapter {
     hand_over: HandOver,
     directories: Directories,
     invalidate: Arc<OnceLock<Invalidate>>,
-}
-
-impl Adapter {
-    fn new(fs: Arc<SecretFs>, hand_over: HandOver, invalidate: Arc<OnceLock<Invalidate>>) -> Self {
-        Self { fs, hand_over, directories: Directories::default(), invalidate }
-    }
+    over: Arc<Notify>,
 }
 
 impl Filesystem for Adapter {
@@ -61,6 +58,10 @@ impl Filesystem for Adapter {
             let _ = config.add_capabilities(wanted);
         }
         Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.over.notify_one();
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

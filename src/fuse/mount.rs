@@ -10,10 +10,11 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
-use super::Adapter;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
+use super::{Adapter, Directories};
 use crate::fs::SecretFs;
 
 /// How long an unmount waits for open files to be closed.
@@ -36,6 +37,7 @@ pub struct Options {
 pub struct Mounted {
     session: BackgroundSession,
     at: PathBuf,
+    over: Arc<Notify>,
 }
 
 /// How an unmount ended.
@@ -68,16 +70,23 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
     config.n_threads = Some(options.threads.max(1));
     let at = at.canonicalize()?;
     let invalidate = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(fs, HandOver::new(runtime, options.deadline), invalidate.clone());
+    let over = Arc::new(Notify::new());
+    let adapter = Adapter {
+        fs,
+        hand_over: HandOver::new(runtime, options.deadline),
+        directories: Directories::default(),
+        invalidate: invalidate.clone(),
+        over: over.clone(),
+    };
     let session = Session::new(adapter, &at, &config)?.spawn()?;
     let _ = invalidate.set(Invalidate::start(session.notifier())?);
-    Ok(Mounted { session, at })
+    Ok(Mounted { session, at, over })
 }
 
 impl Mounted {
-    /// Whether the mount is gone already (unmounted by somebody else).
-    pub fn is_over(&self) -> bool {
-        self.session.guard.is_finished()
+    /// Ready when the mount is gone (unmounted by somebody else).
+    pub async fn over(&self) {
+        self.over.notified().await;
     }
 
     /// Unmounts. A mount that is in use disappears from the tree at once; its open files end with this process.
@@ -85,7 +94,7 @@ impl Mounted {
     /// # Errors
     /// What umount(2) said.
     pub fn unmount(self) -> io::Result<Unmounted> {
-        let Self { session, at } = self;
+        let Self { session, at, .. } = self;
         if rustix::mount::unmount(&at, UnmountFlags::empty()) == Err(Errno::BUSY) {
             rustix::mount::unmount(&at, UnmountFlags::DETACH)?;
         }

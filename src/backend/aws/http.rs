@@ -69,7 +69,11 @@ impl fmt::Debug for Bounded {
 }
 
 impl HttpClient for Bounded {
-    fn http_connector(&self, settings: &HttpConnectorSettings, parts: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        parts: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         let timeouts = (settings.connect_timeout(), settings.read_timeout());
         let mut connectors = self.connectors.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((_, connector)) = connectors.iter().find(|(key, _)| *key == timeouts) {

@@ -159,7 +159,8 @@ impl Moto {
             command.arg("-c").arg(certificate).arg("-k").arg(key);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = spawn_from_lasting_thread(command).map_err(|error| format!("moto_server does not start: {error}"))?;
+        let child = spawn_from_lasting_thread(command)
+            .map_err(|error| format!("moto_server does not start: {error}"))?;
         let moto = Self { child: Mutex::new(child), port, tls: tls.is_some() };
         moto.wait_until_up()?;
         Ok(moto)

@@ -1,0 +1,90 @@
+//! Owns `secretfs explain`: finds the mount a path lies in and asks it.
+//! Does not know how the mount knows; it asks through an extended attribute, so file permissions apply.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::failure::Failure;
+use crate::mounts;
+
+/// Longest name of an extended attribute (XATTR_NAME_MAX, linux/limits.h).
+const XATTR_NAME_MAX: usize = 255;
+/// Room for the answer: a dozen lines, two paths of 4 KiB among them.
+const ANSWER_MAX: usize = 64 * 1024;
+
+/// `secretfs explain PATH`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// A path in a mount, whether it is there or not
+    path: PathBuf,
+}
+
+/// Prints what the mount says of a path. A path that cannot be read is an answer, not a failure.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let path = plain(&arguments.path)?;
+    let mount = mounts::containing(&path)
+        .map_err(|error| Failure::io(format!("cannot read the mount table: {error}")))?
+        .ok_or_else(|| {
+            Failure::no_input(format!("{} is not in a mount of secretfs", arguments.path.display()))
+        })?;
+    let mut text = format!("mount: {}\nsource: {}\n", mount.at.display(), mount.source);
+    let below = path.strip_prefix(&mount.at).unwrap_or(Path::new(""));
+    if below.as_os_str().is_empty() {
+        text.push_str("what: the mount itself\n");
+    } else {
+        text.push_str(&asked(&mount.at, below)?);
+    }
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::io(format!("cannot print: {error}")))
+}
+
+/// The answer for the deepest name on the way that can be asked about: the first that is not there, or the last.
+fn asked(mount: &Path, below: &Path) -> Result<String, Failure> {
+    let mut parent = mount.to_owned();
+    let mut names = below.components().peekable();
+    while let Some(Component::Normal(name)) = names.next() {
+        let here = parent.join(name);
+        if names.peek().is_none() || !here.is_dir() {
+            return ask(&parent, name);
+        }
+        parent = here;
+    }
+    Ok(String::new())
+}
+
+fn ask(parent: &Path, name: &OsStr) -> Result<String, Failure> {
+    let attribute = [b"user.secretfs.explain.", name.as_bytes()].concat();
+    if attribute.len() > XATTR_NAME_MAX {
+        return Err(Failure::usage(format!(
+            "the name `{}` is too long to be asked about (233 bytes at most)",
+            name.to_string_lossy().escape_debug()
+        )));
+    }
+    let mut buffer = vec![0; ANSWER_MAX];
+    let length = rustix::fs::getxattr(parent, attribute.as_slice(), &mut buffer[..])
+        .map_err(|error| Failure::cannot("ask about names in", parent, &error.into()))?;
+    buffer.truncate(length);
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
+}
+
+/// Absolute and without `.`, `..` and links, as far as that needs nothing of the mount: what is not there is kept as it is.
+fn plain(path: &Path) -> Result<PathBuf, Failure> {
+    let absolute = std::path::absolute(path).map_err(|error| Failure::cannot("find", path, &error))?;
+    let mut done = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => {
+                done.pop();
+            }
+            part => done.push(part),
+        }
+        let inside = mounts::containing(&done).ok().flatten().is_some();
+        if !inside && let Ok(real) = done.canonicalize() {
+            done = real;
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,126 @@
+//! Owns `secretfs mount`: its arguments, and the way from them to a running mount.
+//! Does not know how a mount is made or served.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::background;
+use super::environment::Environment;
+use super::failure::Failure;
+use super::options::MountOptions;
+use super::plan::{plan, settings_of};
+use super::store_key::KeyOptions;
+use crate::config::units;
+use crate::daemon::{self, Plan};
+use crate::{config, mounts};
+
+/// `secretfs mount SOURCE MOUNTPOINT`, `secretfs mount --config FILE [MOUNTPOINT]`.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "secretfs mount [OPTIONS] SOURCE MOUNTPOINT\n       secretfs mount [OPTIONS] --config FILE [MOUNTPOINT]"
+)]
+pub(super) struct Arguments {
+    /// SOURCE (vault:ENGINE[/PREFIX], aws:[NAME-PREFIX] or store:FILE) and MOUNTPOINT
+    #[arg(value_name = "SOURCE MOUNTPOINT", num_args = 0..=2)]
+    places: Vec<String>,
+    /// Several backends in one tree, from a file (docs/configuration.md)
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Return when the mount is ready, and serve in the background
+    #[arg(short, long)]
+    daemon: bool,
+    /// Mount options: allow_other, uid=, gid=, mode= (of files), ttl=, deadline=
+    #[arg(short, value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// How long a value is served without asking the backend again [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    ttl: Option<Duration>,
+    /// How long a program waits for a backend at most [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    deadline: Option<Duration>,
+    /// What opens a store:FILE
+    #[command(flatten)]
+    key: KeyOptions,
+    /// Say on standard output when the mount is ready, then leave the terminal: what --daemon starts
+    #[arg(long, hide = true)]
+    announce: bool,
+}
+
+/// Mounts and serves, here or in the background.
+pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
+    if arguments.daemon {
+        return background::start();
+    }
+    let announce = arguments.announce;
+    let plan = planned(arguments, environment)?;
+    check_mountpoint(&plan.mountpoint)?;
+    daemon::serve(plan, || if announce { background::announce() } else { Ok(()) }).map_err(Into::into)
+}
+
+fn planned(arguments: Arguments, environment: &Environment) -> Result<Plan, Failure> {
+    let mut options = MountOptions::parse(&arguments.options)?;
+    options.ttl = arguments.ttl.or(options.ttl);
+    options.deadline = arguments.deadline.or(options.deadline);
+    let (settings, source, mountpoint) = match (&arguments.config, arguments.places.as_slice()) {
+        (Some(file), places @ ([] | [_])) => {
+            let settings = load(file)?;
+            let named = places.first().map(PathBuf::from).or_else(|| settings.mount.mountpoint.clone());
+            let nowhere = || {
+                Failure::usage(format!(
+                    "no mountpoint: name it after --config, or set `mountpoint` in [mount] of {}",
+                    file.display()
+                ))
+            };
+            (settings, file.display().to_string(), named.ok_or_else(nowhere)?)
+        }
+        (Some(_), _) => return Err(Failure::usage("with --config only the mountpoint is named, no SOURCE")),
+        (None, [source, mountpoint]) => {
+            (settings_of(source, &arguments.key)?, source.clone(), PathBuf::from(mountpoint))
+        }
+        (None, _) => {
+            return Err(Failure::usage(
+                "say what to mount and where: secretfs mount SOURCE MOUNTPOINT, or secretfs mount --config FILE",
+            ));
+        }
+    };
+    plan(settings, &options, &source, mountpoint, environment)
+}
+
+/// Reads a configuration; its warnings go to the log, all its mistakes into the failure.
+pub(super) fn load(file: &Path) -> Result<config::Settings, Failure> {
+    let loaded = config::load(file).map_err(|invalid| Failure::problems(&invalid.to_string()))?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.settings)
+}
+
+fn check_mountpoint(at: &Path) -> Result<(), Failure> {
+    match at.metadata() {
+        Ok(found) if !found.is_dir() => {
+            return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
+        }
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            let at = at.display();
+            return Err(Failure::usage(format!(
+                "{at} is a mount whose program is gone: run `secretfs unmount {at}` first"
+            )));
+        }
+        Err(error) => return Err(Failure::cannot("mount on", at, &error)),
+    }
+    let at = at.canonicalize().map_err(|error| Failure::cannot("mount on", at, &error))?;
+    let mounted =
+        mounts::ours().map_err(|error| Failure::io(format!("cannot read the mount table: {error}")))?;
+    if mounted.iter().any(|mount| mount.at == at) {
+        return Err(Failure::usage(format!(
+            "{} is a mount of secretfs already: unmount it first",
+            at.display()
+        )));
+    }
+    Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|bad| bad.to_string())
+}

@@ -1,0 +1,175 @@
+//! Owns the way from what a user said (SOURCE, options, a configuration file, the environment) to the plan of a mount.
+//! Does not know how a mount is made.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::failure::Failure;
+use super::options::MountOptions;
+use super::store_key::KeyOptions;
+use crate::access::Permissions;
+use crate::backend::{aws, store, vault};
+use crate::cache::{Limits, SecretRef, SourceId};
+use crate::config::{BackendSettings, MountSettings, Settings, TreeSettings};
+use crate::daemon::{BackendPlan, Plan};
+use crate::mounts;
+use crate::path::BackendPath;
+use crate::tree::Tree;
+
+/// An answer is larger than the value in it: JSON escapes, base64, the envelope, other fields of the same secret.
+const BODY_FACTOR: usize = 8;
+
+/// SOURCE as settings: one backend, one tree that is the whole mount.
+pub(super) fn settings_of(source: &str, key: &KeyOptions) -> Result<Settings, Failure> {
+    let usage = || {
+        Failure::usage(format!(
+            "`{}` is no source: write vault:ENGINE[/PREFIX], aws:[NAME-PREFIX] or store:FILE",
+            source.escape_debug()
+        ))
+    };
+    let (kind, rest) = source.split_once(':').ok_or_else(usage)?;
+    let path = || {
+        BackendPath::parse(rest.strip_prefix('/').filter(|_| kind == "vault").unwrap_or(rest))
+            .map_err(|_| usage())
+    };
+    let (backend, source) = match kind {
+        "vault" => {
+            let backend = BackendSettings::Vault {
+                address: None,
+                namespace: None,
+                token_file: None,
+                ca_cert: None,
+                client_timeout: None,
+            };
+            (backend, path()?)
+        }
+        "aws" => (BackendSettings::Aws { region: None, profile: None, endpoint_url: None }, path()?),
+        "store" if !rest.is_empty() => {
+            let file = std::path::absolute(rest)
+                .map_err(|error| Failure::cannot("find", Path::new(rest), &error))?;
+            let (identity, passphrase_file) = (key.identity.clone(), key.passphrase_file.clone());
+            (BackendSettings::Store { file, identity, passphrase_file }, BackendPath::root())
+        }
+        _ => return Err(usage()),
+    };
+    let mount = MountSettings::default();
+    let tree = TreeSettings {
+        path: vec![],
+        backend: kind.to_owned(),
+        source,
+        mode: mount.mode,
+        owner: None,
+        group: None,
+    };
+    Ok(Settings { mount, backends: vec![(kind.to_owned(), backend)], trees: vec![tree] })
+}
+
+/// The plan of a mount: settings, with what the command line says on top.
+pub(super) fn plan(
+    settings: Settings,
+    options: &MountOptions,
+    source: &str,
+    mountpoint: PathBuf,
+    environment: &Environment,
+) -> Result<Plan, Failure> {
+    let mount = settings.mount;
+    let deadline = options.deadline.unwrap_or(mount.deadline);
+    let max_value_size = usize::try_from(mount.max_value_size).unwrap_or(usize::MAX);
+    let bounds = Bounds { deadline, max_body: max_value_size.saturating_mul(BODY_FACTOR) };
+    let names: Vec<String> = settings.backends.iter().map(|(name, _)| name.clone()).collect();
+    let mut backends = Vec::with_capacity(settings.backends.len());
+    for (name, backend) in settings.backends {
+        let backend = backend_plan(backend, bounds, environment)
+            .map_err(|failure| Failure::configuration(format!("backend `{name}`: {failure}")))?;
+        backends.push((name, backend));
+    }
+    let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut trees = Vec::with_capacity(settings.trees.len());
+    for tree in settings.trees {
+        let known = names.iter().position(|name| *name == tree.backend);
+        let source =
+            known.ok_or_else(|| Failure::configuration("a tree names a backend that is not there"))?;
+        let permissions = Permissions {
+            uid: options.uid.or(tree.owner).or(mount.uid).unwrap_or(own_uid),
+            gid: options.gid.or(tree.group).or(mount.gid).unwrap_or(own_gid),
+            file_mode: u16::try_from(options.mode.unwrap_or(tree.mode)).unwrap_or(0o400),
+        };
+        let root = SecretRef { source: SourceId(source), path: tree.source };
+        trees.push(Tree { at: tree.path, root, permissions });
+    }
+    Ok(Plan {
+        source: mounts::source_option(source),
+        mountpoint,
+        allow_other: options.allow_other || mount.allow_other,
+        deadline,
+        limits: Limits {
+            ttl: options.ttl.unwrap_or(mount.ttl),
+            max_bytes: mount.max_cache,
+            max_in_flight: usize::try_from(mount.max_in_flight).unwrap_or(usize::MAX),
+            ..Limits::default()
+        },
+        max_value_size,
+        backends,
+        trees,
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Bounds {
+    deadline: Duration,
+    max_body: usize,
+}
+
+fn backend_plan(
+    settings: BackendSettings,
+    bounds: Bounds,
+    environment: &Environment,
+) -> Result<BackendPlan, Failure> {
+    Ok(match settings {
+        BackendSettings::Vault { address, namespace, token_file, ca_cert, client_timeout } => {
+            let mut config = vault::Config::from_environment(|name| std::env::var_os(name))
+                .map_err(|error| Failure::configuration(error.to_string()))?;
+            if let Some(address) = address {
+                config.address = address;
+            }
+            if let Some(file) = token_file {
+                config.token = vault::TokenSource::File(file);
+            }
+            config.namespace = namespace.or(config.namespace);
+            config.ca_cert = ca_cert.or(config.ca_cert);
+            config.client_timeout = client_timeout.unwrap_or(config.client_timeout);
+            config.deadline = bounds.deadline;
+            config.max_body = bounds.max_body;
+            BackendPlan::Vault(config)
+        }
+        BackendSettings::Aws { region, profile, endpoint_url } => {
+            let Bounds { deadline, max_body } = bounds;
+            BackendPlan::Aws(aws::Config { region, profile, endpoint_url, deadline, max_body })
+        }
+        BackendSettings::Store { file, identity, passphrase_file } => {
+            let key = KeyOptions { identity, passphrase_file }.source(&file, environment)?;
+            BackendPlan::Store(store::Config { file, key })
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_what_the_manual_says() {
+        let of = |source: &str| settings_of(source, &KeyOptions::default());
+        let tree = |source: &str| of(source).unwrap().trees.remove(0).source.joined();
+        assert_eq!(tree("vault:"), "");
+        assert_eq!(tree("vault:secret/team/"), "secret/team");
+        assert_eq!(tree("vault:/secret"), "secret");
+        assert_eq!(tree("aws:"), "");
+        assert_eq!(tree("aws:/prod/app"), "/prod/app");
+        assert_eq!(tree("store:relative.age"), "");
+        for wrong in ["secret", "store:", "gcp:x", ""] {
+            assert!(of(wrong).unwrap_err().to_string().contains("is no source"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Owns the wiring: builds every part of a mount, spawns what runs in the background, and ends it all in order.
+//! Does not know command lines or files of configuration; it is given a `Plan`.
+
+mod harden;
+mod plan;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::backend::aws::Aws;
+use crate::backend::store::Store;
+use crate::backend::{Backend, Error, vault};
+use crate::cache::{SecretCache, Source};
+use crate::clock::Clock;
+use crate::fs::SecretFs;
+use crate::fuse::{self, Mounted, Unmounted};
+use crate::tree::{Tree, Trees};
+pub use harden::harden;
+pub use plan::{BackendPlan, Plan};
+
+/// Why a mount could not be made or ended badly. One line; says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A backend's settings cannot work.
+    #[error("backend `{name}`: {problem}")]
+    Backend {
+        /// The backend's name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The mount itself.
+    #[error("cannot mount on {at}: {problem}")]
+    Mount {
+        /// The mount point.
+        at: String,
+        /// What the system said, and what to do.
+        problem: String,
+    },
+    /// The runtime or a signal handler.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// The mount point could not be given back.
+    #[error("cannot unmount {at}: {error}")]
+    Unmount {
+        /// The mount point.
+        at: String,
+        /// What umount(2) said.
+        error: io::Error,
+    },
+}
+
+/// Mounts as planned, calls `ready` once programs can use the mount (no backend has been asked yet), and serves until a
+/// signal says to stop or somebody unmounts.
+///
+/// # Errors
+/// What kept the mount from being made, or from being ended.
+pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Failure> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, trees } = plan;
+    let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
+    let cache = Arc::new(SecretCache::new(sources, limits, Clock::System));
+    let fs = Arc::new(SecretFs::new(Trees::new(trees), cache.clone(), max_value_size));
+    let options = fuse::Options { source, allow_other, deadline, threads };
+    let at = mountpoint.display().to_string();
+    let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
+        .map_err(|error| mount_failure(&at, allow_other, &error))?;
+    tracing::info!(mountpoint = %at, source = %options.source, "mounted");
+    runtime.spawn(cache.clone().sweep_forever());
+    ready()?;
+    tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
+    let why = runtime.block_on(until_stopped(&mounted))?;
+    tracing::info!(mountpoint = %at, "unmounting: {why}");
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
+    cache.flush();
+    // Questions that nobody waits for any more are not worth waiting for.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    if ended == Unmounted::InUse {
+        tracing::warn!(mountpoint = %at, "was in use: detached; files still open in it give errors from now on");
+    }
+    Ok(())
+}
+
+/// What a backend says of the root of one tree.
+pub struct Check {
+    /// Where the tree hangs in the mount.
+    pub tree: Vec<String>,
+    /// Whether programs can use it.
+    pub good: bool,
+    /// In words; never a name or a value of a secret.
+    pub outcome: String,
+}
+
+/// Builds every backend of a plan, which reads the files they name; with `connect` also asks for the root of each tree.
+///
+/// # Errors
+/// A backend that cannot be built. What a backend answers is in the checks.
+pub fn check(plan: Plan, connect: bool) -> Result<Vec<Check>, Failure> {
+    let sources = plan.backends.into_iter().map(build_source).collect::<Result<Vec<_>, _>>()?;
+    if !connect {
+        return Ok(vec![]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ask = |tree: Tree| {
+        let answer = match sources.get(tree.root.source.0) {
+            Some(source) => runtime.block_on(async {
+                let listing = source.backend.list(&tree.root.path);
+                tokio::time::timeout(plan.deadline, listing)
+                    .await
+                    .unwrap_or(Err(Error::TimedOut(plan.deadline)))
+            }),
+            None => Err(Error::NotFound),
+        };
+        let good = !matches!(&answer, Err(error) if *error != Error::Forbidden && *error != Error::NotFound);
+        let outcome = match answer {
+            Ok(listing) => format!("{} names", listing.entries().len()),
+            Err(Error::Forbidden) => "may not be listed; known paths may still open".to_owned(),
+            Err(Error::NotFound) => "nothing there yet".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Check { tree: tree.at, good, outcome }
+    };
+    Ok(plan.trees.into_iter().map(ask).collect())
+}
+
+fn build_source((name, backend): (String, BackendPlan)) -> Result<Source, Failure> {
+    let built: Result<Arc<dyn Backend>, String> = match backend {
+        BackendPlan::Vault(config) => vault::build(config).map(shared).map_err(|error| error.to_string()),
+        BackendPlan::Aws(config) => Ok(shared(Aws::new(config))),
+        BackendPlan::Store(config) => {
+            Store::new(config, Clock::System).map(shared).map_err(|error| error.to_string())
+        }
+    };
+    match built {
+        Ok(backend) => Ok(Source { name, backend }),
+        Err(problem) => Err(Failure::Backend { name, problem }),
+    }
+}
+
+fn shared<B: Backend>(backend: B) -> Arc<dyn Backend> {
+    Arc::new(backend)
+}
+
+/// Waits for SIGTERM, SIGINT, SIGHUP, or the end of the mount; says which.
+async fn until_stopped(mounted: &Mounted) -> io::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+        _ = hangup.recv() => "SIGHUP",
+        () = mounted.over() => "unmounted by somebody else",
+    })
+}
+
+fn tell_systemd(state: &[sd_notify::NotifyState]) {
+    // Without NOTIFY_SOCKET this does nothing; a broken socket is systemd's to notice.
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("cannot notify systemd: {}", error.kind());
+    }
+}
+
+fn mount_failure(at: &str, allow_other: bool, error: &io::Error) -> Failure {
+    let text = error.to_string();
+    let problem = if text.contains("user_allow_other") {
+        "allow_other is for users only where /etc/fuse.conf has a line `user_allow_other`; add it, or leave allow_other out"
+            .to_owned()
+    } else if error.kind() == io::ErrorKind::NotFound {
+        let device = std::path::Path::new("/dev/fuse").exists();
+        let folder = std::path::Path::new(at).exists();
+        match (device, folder) {
+            (false, _) => {
+                "/dev/fuse is missing: load the fuse module (`modprobe fuse`) or pass the device in"
+                    .to_owned()
+            }
+            (_, false) => "there is no such directory: make it first".to_owned(),
+            _ => "mounting as a user needs `fusermount3`: install the package fuse3".to_owned(),
+        }
+    } else if error.kind() == io::ErrorKind::PermissionDenied && !allow_other {
+        format!("{}: check the permissions of the directory and of /dev/fuse", error.kind())
+    } else {
+        text.trim().replace('\n', "; ")
+    };
+    Failure::Mount { at: at.to_owned(), problem }
+}

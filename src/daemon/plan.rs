@@ -1,0 +1,39 @@
+//! Owns the description of a mount that is to be made: plain data, checked by whoever made it.
+//! Does not know where it came from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::backend::{aws, store, vault};
+use crate::cache::Limits;
+use crate::tree::Tree;
+
+/// Everything about one mount.
+pub struct Plan {
+    /// What /proc/self/mountinfo will show ([`crate::mounts::source_option`]).
+    pub source: String,
+    /// An existing directory.
+    pub mountpoint: PathBuf,
+    /// Whether users other than the one who mounts may look at all.
+    pub allow_other: bool,
+    /// Every request is answered within this.
+    pub deadline: Duration,
+    /// What the cache may hold, and for how long.
+    pub limits: Limits,
+    /// Larger values cannot be opened; in bytes.
+    pub max_value_size: usize,
+    /// Backends by name; a tree's `SourceId` is an index into this.
+    pub backends: Vec<(String, BackendPlan)>,
+    /// Where each place of each backend is shown.
+    pub trees: Vec<Tree>,
+}
+
+/// One backend.
+pub enum BackendPlan {
+    /// Vault or OpenBao.
+    Vault(vault::Config),
+    /// AWS Secrets Manager.
+    Aws(aws::Config),
+    /// The embedded store.
+    Store(store::Config),
+}

@@ -1,0 +1,99 @@
+//! Owns the reading of the kernel's mount table: which mounts are ours, and which one a path lies in.
+//! Does not know how a mount is made.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// What the source of our mounts begins with in /proc/self/mountinfo; what was mounted follows.
+pub const SOURCE_PREFIX: &str = "secretfs#";
+
+/// A mount of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub at: PathBuf,
+    /// What, as it was given to `secretfs mount`.
+    pub source: String,
+}
+
+/// All our mounts that this process can see, oldest first.
+///
+/// # Errors
+/// /proc is not mounted or not readable.
+pub fn ours() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Our mount that `path` (absolute, without links) lies in or is.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn containing(path: &Path) -> io::Result<Option<Mount>> {
+    let mounts = ours()?.into_iter().filter(|mount| path.starts_with(&mount.at));
+    // Of mounts at the same place the last one covers the others.
+    Ok(mounts.max_by_key(|mount| mount.at.as_os_str().len()))
+}
+
+/// The source as one mount option: no comma, space or control character, which option strings could misread.
+pub fn source_option(source: &str) -> String {
+    let plain = |c: char| if c == ',' || c == '\\' || c.is_control() || c.is_whitespace() { '_' } else { c };
+    SOURCE_PREFIX.chars().chain(source.chars().map(plain)).collect()
+}
+
+/// proc(5), /proc/pid/mountinfo: fields 5 (mount point), and after ` - ` the type and the source.
+fn parse(table: &[u8]) -> Vec<Mount> {
+    let line = |line: &[u8]| {
+        let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-")?;
+        let at = unescape(fields.get(4)?);
+        let kind = fields.get(dash + 1)?;
+        let source = String::from_utf8(unescape(fields.get(dash + 2)?)).ok()?;
+        let source = source.strip_prefix(SOURCE_PREFIX)?.to_owned();
+        kind.starts_with(b"fuse").then(|| Mount { at: OsString::from_vec(at).into(), source })
+    };
+    table.split(|b| *b == b'\n').filter_map(line).collect()
+}
+
+/// The kernel writes space, tab, newline and backslash as `\` and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        match (byte, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_mounts_are_told_from_others() {
+        let table = b"22 1 0:21 / /proc rw - proc proc rw\n\
+            40 1 0:50 / /run/my\\040secrets ro,nosuid - fuse secretfs#vault:secret ro\n\
+            41 1 0:51 / /mnt ro shared:3 - fuse.secretfs secretfs#store:/a ro\n\
+            42 1 0:52 / /other rw - fuse sshfs#x rw\n\
+            43 1 0:53 / /fake rw - ext4 secretfs#x rw\nbroken\n";
+        let found = parse(table);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found.first().map(|m| m.at.clone()), Some(PathBuf::from("/run/my secrets")));
+        assert_eq!(found.last().map(|m| m.source.as_str()), Some("store:/a"));
+    }
+
+    #[test]
+    fn a_source_cannot_add_a_mount_option() {
+        assert_eq!(source_option("store:/a,allow_other b"), "secretfs#store:/a_allow_other_b");
+    }
+}
