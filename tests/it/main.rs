@@ -2,3 +2,4 @@
 //! One binary, so that the program is linked once.
 
 mod support;
+mod vault;

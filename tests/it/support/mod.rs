@@ -1,6 +1,8 @@
 //! Owns what tests share: finding resources, scratch folders, servers.
 //! A resource that is missing skips its tests with a printed reason, and fails them where REQUIRE names it (CI).
 
+pub mod vault;
+
 use std::path::PathBuf;
 
 /// `found`, or nothing with a printed reason. Panics where the environment variable REQUIRE
