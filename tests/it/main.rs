@@ -6,3 +6,4 @@ mod docs_config;
 mod store;
 mod support;
 mod systemd_unit;
+mod vault;
