@@ -1,11 +1,8 @@
 //! Owns what tests share: finding resources, scratch folders, servers.
 //! A resource that is missing skips its tests with a printed reason, and fails them where REQUIRE names it (CI).
 
-<<<<<<< HEAD
 pub mod moto;
-=======
 pub mod vault;
->>>>>>> vault
 
 use std::path::PathBuf;
 
