@@ -1,8 +1,19 @@
 //! Owns every test on real parts: a real mount, a real Vault, moto's server, a real age tool.
 //! One binary, so that the program is linked once.
 
+// Tests say by panicking what is wrong; helpers are public for all tests, whichever use them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+#![allow(dead_code, unreachable_pub)]
+
 mod aws;
 mod docs_config;
+mod mount;
 mod store;
 mod support;
 mod systemd_unit;

@@ -1,0 +1,248 @@
+//! Owns a real mount of the real program, for one test: started, waited for, unmounted, its log searched.
+//! Every value that a test uses holds the word `canary` (but those that an issue fixes), and every program logs at TRACE:
+//! a log with that word in it fails the test, whatever the test was about.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The word in every secret value and token of the tests.
+pub const CANARY: &str = "canary";
+/// Nothing that works takes this long, on the slowest machine.
+pub const HANG: Duration = Duration::from_secs(30);
+
+/// What to mount and how. `Mount::of("vault:secret").env(...).arg(...).start()`.
+pub struct Plan {
+    command: Command,
+    folder: TempDir,
+    user: Option<u32>,
+}
+
+/// A mount that serves until it is dropped.
+pub struct Mount {
+    /// The mount point.
+    pub at: PathBuf,
+    /// A scratch folder beside it.
+    pub folder: TempDir,
+    child: Child,
+}
+
+/// Whether this machine can mount at all.
+pub fn possible() -> Result<(), String> {
+    match std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("/dev/fuse: {error}")),
+    }
+}
+
+/// The program under test.
+pub fn secretfs() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_secretfs"));
+    // Nothing of the machine's own environment decides a test.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if ["VAULT_", "BAO_", "AWS_", "SECRETFS_", "XDG_"].iter().any(|prefix| name_text.starts_with(prefix))
+        {
+            command.env_remove(&name);
+        }
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", "/nonexistent");
+    command
+}
+
+impl Plan {
+    /// A mount of `source`, or by a configuration when `source` is empty.
+    pub fn of(source: &str) -> Self {
+        let folder = tempfile::tempdir().expect("scratch folder");
+        let at = folder.path().join("mnt");
+        std::fs::create_dir(&at).expect("mount point");
+        let mut command = secretfs();
+        command
+            .arg("mount")
+            .args((!source.is_empty()).then_some(source))
+            .arg(&at)
+            .env("SECRETFS_LOG", "trace");
+        Self { command, folder, user: None }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Variables of the environment.
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        self.command.envs(pairs);
+        self
+    }
+
+    /// Runs the program as this user (and group); the scratch folder becomes theirs.
+    pub fn as_user(mut self, uid: u32) -> Self {
+        for path in [self.folder.path().to_owned(), self.folder.path().join("mnt")] {
+            std::os::unix::fs::chown(&path, Some(uid), Some(uid)).expect("chown");
+        }
+        self.command.uid(uid).gid(uid);
+        self.user = Some(uid);
+        self
+    }
+
+    /// The scratch folder, to put files into before the start.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts, and waits until the kernel has the mount.
+    pub fn start(mut self) -> Mount {
+        let at = self.folder.path().join("mnt");
+        let log = std::fs::File::create(self.folder.path().join("log")).expect("log");
+        let child =
+            self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("secretfs");
+        let mut mount = Mount { at, folder: self.folder, child };
+        let start = Instant::now();
+        while !mount.is_mounted() {
+            let ended = mount.child.try_wait().expect("wait");
+            assert!(ended.is_none(), "the mount ended with {ended:?}:\n{}", mount.log());
+            assert!(start.elapsed() < HANG, "not mounted:\n{}", mount.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        mount
+    }
+}
+
+impl Mount {
+    /// See [`Plan::of`].
+    pub fn of(source: &str) -> Plan {
+        Plan::of(source)
+    }
+
+    /// A path in the mount.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.at.join(below)
+    }
+
+    /// The bytes of a file in the mount.
+    pub fn read(&self, below: &str) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.path(below))
+    }
+
+    /// The names in a directory of the mount, sorted.
+    pub fn ls(&self, below: &str) -> std::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.path(below))? {
+            names.push(entry?.file_name().into_string().expect("names are UTF-8"));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The program's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the program has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.path().join("log")).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// Whether the kernel has the mount.
+    pub fn is_mounted(&self) -> bool {
+        let at = self.at.canonicalize().unwrap_or(self.at.clone());
+        secretfs::mounts::ours().expect("mountinfo").iter().any(|mount| mount.at == at || mount.at == self.at)
+    }
+
+    /// SIGTERM, and the exit code; fails when the program does not end.
+    pub fn stop(&mut self) -> Option<i32> {
+        signal(self.child.id(), "TERM");
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status.code();
+            }
+            assert!(start.elapsed() < HANG, "SIGTERM did not end it:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            signal(self.child.id(), "TERM");
+            let start = Instant::now();
+            while self.child.try_wait().ok().flatten().is_none() && start.elapsed() < HANG {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let left = self.is_mounted();
+        if left {
+            let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
+        }
+        if !std::thread::panicking() {
+            assert!(!left, "the mount outlived its program");
+            let log = self.log();
+            let leak = log.lines().find(|line| line.contains(CANARY));
+            assert!(leak.is_none(), "a secret in the log: {leak:?}");
+            assert!(!log.contains("panicked"), "a panic:\n{log}");
+        }
+    }
+}
+
+/// Sends a signal by name (kill(1)): TERM, KILL, STOP, CONT, INT.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().expect("kill");
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// Runs a command to its end; fails the test with its output when it does not succeed.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    output
+}
+
+/// A store for one test: the file, its identity, and `put`.
+pub struct Store {
+    /// The scratch folder that both lie in.
+    pub folder: TempDir,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new() -> Self {
+        let store = Self { folder: tempfile::tempdir().expect("scratch folder") };
+        run(secretfs().args(["store", "init"]).arg(store.file()).arg("--identity").arg(store.identity()));
+        store
+    }
+
+    /// The age file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("store.age")
+    }
+
+    /// Its key.
+    pub fn identity(&self) -> PathBuf {
+        self.folder.path().join("identity")
+    }
+
+    /// `secretfs store put FILE PATH FIELDS...`; `KEY=@FILE` for bytes.
+    pub fn put(&self, path: &str, fields: &[&str]) {
+        let mut command = secretfs();
+        command.args(["store", "put"]).arg(self.file()).arg(path).args(fields);
+        run(command.arg("--identity").arg(self.identity()));
+    }
+
+    /// A mount of it.
+    pub fn mount(&self) -> Plan {
+        Plan::of(&format!("store:{}", self.file().display())).arg("--identity").arg(self.identity())
+    }
+}
