@@ -13,6 +13,7 @@
 
 mod aws;
 mod docs_config;
+mod hygiene;
 mod mount;
 mod store;
 mod support;
