@@ -14,6 +14,7 @@
 mod aws;
 mod docs_config;
 mod hygiene;
+mod model;
 mod mount;
 mod store;
 mod support;
