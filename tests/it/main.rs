@@ -13,7 +13,10 @@
 
 mod aws;
 mod docs_config;
+mod faults;
+mod hostile;
 mod mount;
+mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;
