@@ -92,7 +92,9 @@ mod tests {
 
     fn shown(json: &str) -> Option<Vec<(String, String, Form)>> {
         let fields = fields_of_object(json)?;
-        let shown = |field: Field| (field.name, String::from_utf8(field.value.expose().to_vec()).unwrap(), field.form);
+        let shown = |field: Field| {
+            (field.name, String::from_utf8(field.value.expose().to_vec()).unwrap(), field.form)
+        };
         Some(fields.into_iter().map(shown).collect())
     }
 
@@ -104,7 +106,9 @@ mod tests {
 
     #[test]
     fn strings_are_their_text_and_the_rest_is_as_spelled() {
-        let fields = shown(" {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null}\n");
+        let fields = shown(
+            " {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null}\n",
+        );
         let expected = [
             ("z", "a\nbé", Form::Text),
             ("n", "1.10", Form::Json),
@@ -112,7 +116,10 @@ mod tests {
             ("t", "true", Form::Json),
             ("nil", "null", Form::Json),
         ];
-        assert_eq!(fields.unwrap(), expected.map(|(name, text, form)| (name.to_owned(), text.to_owned(), form)));
+        assert_eq!(
+            fields.unwrap(),
+            expected.map(|(name, text, form)| (name.to_owned(), text.to_owned(), form))
+        );
     }
 
     #[test]
@@ -130,7 +137,20 @@ mod tests {
 
     #[test]
     fn what_is_no_object_has_no_fields_and_an_empty_object_has_none_of_them() {
-        for text in ["", "plain", "12345", "[1]", "\"{}\"", "{", "{\"a\":1", "{\"a\":1} x", "{\"a\":1}{}", "{'a':1}", "{a:1}", "\u{feff}{}"] {
+        for text in [
+            "",
+            "plain",
+            "12345",
+            "[1]",
+            "\"{}\"",
+            "{",
+            "{\"a\":1",
+            "{\"a\":1} x",
+            "{\"a\":1}{}",
+            "{'a':1}",
+            "{a:1}",
+            "\u{feff}{}",
+        ] {
             assert!(fields_of_object(text).is_none(), "{text:?}");
         }
         assert_eq!(shown("{ }").unwrap(), []);
@@ -152,7 +172,9 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_filter("JSON has no infinity", |number| number.is_finite()).prop_map(Value::from),
+            any::<f64>()
+                .prop_filter("JSON has no infinity", |number| number.is_finite())
+                .prop_map(Value::from),
             any::<String>().prop_map(Value::from),
             "[ \t\"\\\\{}:,]*".prop_map(Value::from),
         ];

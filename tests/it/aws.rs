@@ -1,6 +1,15 @@
 //! Owns the proof that the AWS backend reads and lists what a real implementation of the API (moto) holds.
 //! Does not know the filesystem. Each test keeps to secrets under a prefix of its own: they share one server.
 
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
 mod environment;
 mod fake;
 mod faults;
@@ -63,13 +72,17 @@ fn entries(listing: &Listing) -> Vec<String> {
 #[tokio::test]
 async fn a_json_object_has_a_field_for_each_key() {
     let Some(moto) = Moto::shared() else { return };
-    let json = "{\"password\": \"s3cr\\u00e9t canary\", \"port\": 5432.0, \"tags\": [ 1, \"a b\" ], \"tls\": true}";
+    let json =
+        "{\"password\": \"s3cr\\u00e9t canary\", \"port\": 5432.0, \"tags\": [ 1, \"a b\" ], \"tls\": true}";
     moto.create("json/db", Content::Text(json));
     let aws = patient(moto);
     assert_eq!(aws.kind(), Kind::Aws);
     let secret = aws.read(&path("json/db")).await.unwrap();
     let fields: Vec<_> = secret.fields.iter().map(|field| (field.name.as_str(), field.form)).collect();
-    assert_eq!(fields, [("password", Form::Text), ("port", Form::Json), ("tags", Form::Json), ("tls", Form::Json)]);
+    assert_eq!(
+        fields,
+        [("password", Form::Text), ("port", Form::Json), ("tags", Form::Json), ("tls", Form::Json)]
+    );
     assert_eq!(text_of(&secret, "password"), "s3crét canary");
     assert_eq!(text_of(&secret, "port"), "5432.0");
     assert_eq!(text_of(&secret, "tags"), "[1,\"a b\"]");
@@ -86,7 +99,12 @@ async fn a_json_object_has_a_field_for_each_key() {
 async fn any_other_string_is_the_field_value_byte_for_byte() {
     let Some(moto) = Moto::shared() else { return };
     let aws = patient(moto);
-    for (name, text) in [("plain", "canary 12345\n"), ("array", "[1, 2, \"canary\"]"), ("number", "12345"), ("almost", "{canary}")] {
+    for (name, text) in [
+        ("plain", "canary 12345\n"),
+        ("array", "[1, 2, \"canary\"]"),
+        ("number", "12345"),
+        ("almost", "{canary}"),
+    ] {
         let name = format!("plain/{name}");
         moto.create(&name, Content::Text(text));
         let secret = aws.read(&path(&name)).await.unwrap();
@@ -135,7 +153,10 @@ async fn slashes_are_folders_wherever_they_stand() {
         }
     }
     read.sort();
-    assert_eq!(read, ["canary //y", "canary /x", "canary a", "canary a/b", "canary a/c/d", "canary plain", "canary t/"]);
+    assert_eq!(
+        read,
+        ["canary //y", "canary /x", "canary a", "canary a/b", "canary a/c/d", "canary plain", "canary t/"]
+    );
 }
 
 #[tokio::test]

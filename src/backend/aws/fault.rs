@@ -39,7 +39,9 @@ where
     }
     match failure {
         SdkError::TimeoutError(_) => Error::TimedOut(bounds.deadline),
-        SdkError::ServiceError(answer) => of_answer(answer.err().code(), answer.raw().status().as_u16(), asked),
+        SdkError::ServiceError(answer) => {
+            of_answer(answer.err().code(), answer.raw().status().as_u16(), asked)
+        }
         SdkError::ResponseError(answer) => of_answer(None, answer.raw().status().as_u16(), asked),
         _ => Error::Unreachable("no request could be made: check the region and endpoint_url".into()),
     }
@@ -66,16 +68,31 @@ fn of_answer(code: Option<&str>, status: u16, asked: Asked) -> Error {
     match code.unwrap_or_default() {
         "ResourceNotFoundException" => Error::NotFound,
         // Marked for deletion, or a name that the service refuses: we have checked all else that we send.
-        "InvalidRequestException" | "InvalidParameterException" | "ValidationException" if asked == Asked::Value => {
+        "InvalidRequestException" | "InvalidParameterException" | "ValidationException"
+            if asked == Asked::Value =>
+        {
             Error::NotFound
         }
-        "AccessDeniedException" | "AccessDenied" | "UnrecognizedClientException" | "InvalidClientTokenId"
-        | "ExpiredTokenException" | "ExpiredToken" | "InvalidSignatureException" | "SignatureDoesNotMatch"
-        | "IncompleteSignature" | "MissingAuthenticationToken" | "OptInRequired" | "NotAuthorized" => Error::Forbidden,
+        "AccessDeniedException"
+        | "AccessDenied"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "OptInRequired"
+        | "NotAuthorized" => Error::Forbidden,
         // AWS answers these with 400.
-        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => Error::Status(429),
+        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
+            Error::Status(429)
+        }
         _ if matches!(status, 401 | 403) => Error::Forbidden,
-        _ if (200..300).contains(&status) => Error::Malformed("it is cut off, or is not the JSON of Secrets Manager"),
+        _ if (200..300).contains(&status) => {
+            Error::Malformed("it is cut off, or is not the JSON of Secrets Manager")
+        }
         _ => Error::Status(status),
     }
 }

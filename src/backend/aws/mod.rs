@@ -9,8 +9,8 @@ mod name;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use aws_config::timeout::TimeoutConfig;
 use aws_config::identity::IdentityCache;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{ConfigLoader, Region, SdkConfig};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::{StalledStreamProtectionConfig, retry::RetryConfig};
@@ -59,7 +59,10 @@ impl Aws {
         Bounds { deadline: self.config.deadline, max_body: self.config.max_body }
     }
 
-    async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+    async fn within_deadline<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
         let deadline = self.config.deadline;
         tokio::time::timeout(deadline, work).await.unwrap_or(Err(Error::TimedOut(deadline)))
     }
@@ -76,10 +79,13 @@ impl Aws {
             None => self.loader().http_client(http.clone()).load().await,
         };
         if sdk.region().is_none() {
-            return Err(Error::Unreachable("no AWS region: set AWS_REGION or `region` in the backend's configuration".into()));
+            return Err(Error::Unreachable(
+                "no AWS region: set AWS_REGION or `region` in the backend's configuration".into(),
+            ));
         }
         // Half the deadline to connect, so that a dead address leaves time for another.
-        let timeouts = TimeoutConfig::builder().connect_timeout(deadline / 2).operation_timeout(deadline).build();
+        let timeouts =
+            TimeoutConfig::builder().connect_timeout(deadline / 2).operation_timeout(deadline).build();
         let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(deadline / 20);
         // Longer than any call: what ends a slow load is the call's own deadline.
         let identities = IdentityCache::lazy().load_timeout(deadline.saturating_mul(2)).build();
@@ -127,7 +133,8 @@ impl Aws {
     /// The current value of what `id` means to the service, provided that it is called `name`.
     async fn value(&self, id: &str, name: &str) -> Result<Secret, Error> {
         let request = self.client().await?.get_secret_value().secret_id(id).version_stage(CURRENT);
-        let answer = request.send().await.map_err(|failure| meaning(&failure, Asked::Value, self.bounds()))?;
+        let answer =
+            request.send().await.map_err(|failure| meaning(&failure, Asked::Value, self.bounds()))?;
         match &answer.name {
             None => Err(Error::Malformed("it has no Name")),
             Some(theirs) if theirs != name => Err(Error::NotFound),
@@ -139,7 +146,9 @@ impl Aws {
     async fn arn(&self, name: &str) -> Result<Option<String>, Error> {
         let mut pages = Pages::new(name.to_owned());
         while let Some(page) = pages.next(self).await? {
-            let exact = page.into_iter().find(|secret| secret.name() == Some(name) && secret.deleted_date().is_none());
+            let exact = page
+                .into_iter()
+                .find(|secret| secret.name() == Some(name) && secret.deleted_date().is_none());
             if let Some(secret) = exact {
                 return Ok(secret.arn);
             }
@@ -203,9 +212,11 @@ impl Pages {
         if self.ended {
             return Ok(None);
         }
-        let mut request = aws.client().await?.list_secrets().max_results(PAGE).set_next_token(self.token.take());
+        let mut request =
+            aws.client().await?.list_secrets().max_results(PAGE).set_next_token(self.token.take());
         if !self.prefix.is_empty() {
-            request = request.filters(Filter::builder().key(FilterNameStringType::Name).values(&self.prefix).build());
+            request = request
+                .filters(Filter::builder().key(FilterNameStringType::Name).values(&self.prefix).build());
         }
         let answer = request.send().await.map_err(|failure| meaning(&failure, Asked::Names, aws.bounds()))?;
         self.token = answer.next_token.filter(|token| !token.is_empty());

@@ -57,7 +57,7 @@ impl Folder {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::path::BackendPath;
@@ -75,7 +75,16 @@ mod tests {
         for name in ["a", "prod/db", "/x//y/", "..", "a+b=c.d@e_f-g", &"x".repeat(512)] {
             assert!(is_legal(name), "{name}");
         }
-        for name in ["", "a b", "a%2f", "arn:aws:secretsmanager:eu-west-1:1:secret:x-abcdef", "é", "a\0", "a\n", &"x".repeat(513)] {
+        for name in [
+            "",
+            "a b",
+            "a%2f",
+            "arn:aws:secretsmanager:eu-west-1:1:secret:x-abcdef",
+            "é",
+            "a\0",
+            "a\n",
+            &"x".repeat(513),
+        ] {
             assert!(!is_legal(name), "{name:?}");
         }
     }
@@ -93,15 +102,27 @@ mod tests {
     #[test]
     fn slashes_make_folders() {
         let names = ["a", "a/b", "prod/db", "/x", "//y", "plain", "x/"];
-        let expected = [("", false, true), ("a", true, true), ("plain", true, false), ("prod", false, true), ("x", false, true)];
-        assert_eq!(listed("", &names), expected.map(|(name, secret, folder)| (name.to_owned(), secret, folder)));
+        let expected = [
+            ("", false, true),
+            ("a", true, true),
+            ("plain", true, false),
+            ("prod", false, true),
+            ("x", false, true),
+        ];
+        assert_eq!(
+            listed("", &names),
+            expected.map(|(name, secret, folder)| (name.to_owned(), secret, folder))
+        );
         assert_eq!(listed("/", &names), [("".into(), false, true), ("x".into(), true, false)]);
         assert_eq!(listed("x/", &names), [("".into(), true, false)]);
     }
 
     #[test]
     fn the_servers_filter_is_not_believed() {
-        assert_eq!(listed("prod/", &["prod/a", "PROD/b", "production/c", "x/prod/d", "prod/e f"]), [("a".into(), true, false)]);
+        assert_eq!(
+            listed("prod/", &["prod/a", "PROD/b", "production/c", "x/prod/d", "prod/e f"]),
+            [("a".into(), true, false)]
+        );
     }
 
     proptest! {

@@ -41,7 +41,8 @@ fn read_with(name: &str, variables: &[(&str, &str)]) -> String {
         .envs(variables.iter().copied())
         .output()
         .unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let shown =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}");
     assert!(!shown.contains("canary"), "{shown}");
     let (_, said) = shown.split_once(SAYS).unwrap_or_else(|| panic!("the child was not run: {shown}"));
@@ -53,7 +54,8 @@ fn the_variables_alone_are_enough() {
     let Some(moto) = Moto::shared() else { return };
     moto.create("environment/plain", Content::Text("eleven canary"));
     let variables = moto.environment();
-    let mut variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut variables: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     assert_eq!(read_with("environment/plain", &variables), "13 bytes");
 
     variables[0].0 = "AWS_ENDPOINT_URL_SECRETS_MANAGER";
@@ -66,8 +68,13 @@ fn a_profile_is_enough() {
     moto.create("environment/profile", Content::Text("canary"));
     let folder = tempfile::tempdir().unwrap();
     let (config, credentials) = (folder.path().join("config"), folder.path().join("credentials"));
-    std::fs::write(&config, format!("[profile work]\nregion = {REGION}\nendpoint_url = {}\n", moto.endpoint())).unwrap();
-    std::fs::write(&credentials, "[work]\naws_access_key_id = test\naws_secret_access_key = test-canary\n").unwrap();
+    std::fs::write(
+        &config,
+        format!("[profile work]\nregion = {REGION}\nendpoint_url = {}\n", moto.endpoint()),
+    )
+    .unwrap();
+    std::fs::write(&credentials, "[work]\naws_access_key_id = test\naws_secret_access_key = test-canary\n")
+        .unwrap();
     let variables = [
         ("AWS_CONFIG_FILE", config.to_str().unwrap()),
         ("AWS_SHARED_CREDENTIALS_FILE", credentials.to_str().unwrap()),
@@ -95,7 +102,8 @@ fn a_private_authority_is_trusted_through_the_tools_variable() {
     let (pem, key) = (certificate.path().join("cert.pem"), certificate.path().join("key.pem"));
     let Some(moto) = Moto::start_tls(&pem, &key) else { return };
     let variables = moto.environment();
-    let mut variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut variables: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let said = read_with("missing", &variables);
     assert!(said.contains("TLS failed"), "{said}");
 
@@ -112,7 +120,8 @@ fn certificate() -> Option<tempfile::TempDir> {
     let python = program("moto_server").map(|server| server.with_file_name("python3"));
     let python = crate::support::available("aws", python)?;
     let folder = tempfile::tempdir().unwrap();
-    let made = Command::new(python).arg("-c").arg(CERTIFICATE).arg(Path::new(folder.path())).status().unwrap();
+    let made =
+        Command::new(python).arg("-c").arg(CERTIFICATE).arg(Path::new(folder.path())).status().unwrap();
     assert!(made.success());
     Some(folder)
 }

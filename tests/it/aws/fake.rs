@@ -83,7 +83,13 @@ impl Fake {
 
     /// The operations asked for, in order.
     pub fn operations(&self) -> Vec<String> {
-        self.log.requests.lock().expect("not poisoned").iter().map(|(operation, _)| operation.clone()).collect()
+        self.log
+            .requests
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .map(|(operation, _)| operation.clone())
+            .collect()
     }
 
     /// The requests, in order.
@@ -97,7 +103,11 @@ impl Fake {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: &(impl Fn(&str, &Value) -> Reply + ?Sized), log: &Log) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    answer: &(impl Fn(&str, &Value) -> Reply + ?Sized),
+    log: &Log,
+) -> std::io::Result<()> {
     let (operation, request) = read_request(&stream)?;
     log.requests.lock().expect("not poisoned").push((operation.clone(), request.clone()));
     match answer(&operation, &request) {

@@ -1,6 +1,8 @@
 //! Owns moto's server, a real implementation of the Secrets Manager API in memory, and the requests that fill it.
 //! Does not know our own backend; it speaks plain HTTP, so that a test never checks the SDK with the SDK.
 
+#![allow(unreachable_pub, clippy::expect_used, clippy::indexing_slicing)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -159,7 +161,8 @@ impl Moto {
             command.arg("-c").arg(certificate).arg("-k").arg(key);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = spawn_from_lasting_thread(command).map_err(|error| format!("moto_server does not start: {error}"))?;
+        let child = spawn_from_lasting_thread(command)
+            .map_err(|error| format!("moto_server does not start: {error}"))?;
         let moto = Self { child: Mutex::new(child), port, tls: tls.is_some() };
         moto.wait_until_up()?;
         Ok(moto)
