@@ -218,10 +218,9 @@ fn read_answer(stream: &TcpStream) -> std::io::Result<String> {
         if reader.read_line(&mut answer)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some((name, value)) = answer[start..].split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().map_err(|_| std::io::ErrorKind::InvalidData)?;
-            }
+        let header = answer[start..].split_once(':');
+        if let Some((_, value)) = header.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            length = value.trim().parse().map_err(|_| std::io::ErrorKind::InvalidData)?;
         }
     }
     reader.take(length).read_to_string(&mut answer)?;
