@@ -5,7 +5,9 @@ mod dotenv;
 mod edit;
 pub mod environment;
 mod failure;
+mod import;
 mod key_values;
+mod show;
 pub mod store;
 mod store_key;
 

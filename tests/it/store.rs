@@ -1,23 +1,26 @@
 //! Owns the tests of the embedded store: the real program, the real file, the real age tool, and kill -9.
 //! Does not know the mount.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+mod backend;
+mod crash;
+mod edit;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use secretfs::backend::store::{self, Config, Document, Key, KeySource, Store};
-use secretfs::backend::{Backend, Error};
-use secretfs::clock::Clock;
-use secretfs::path::BackendPath;
+use secretfs::backend::store::{self, Document, Key};
 use secretfs::secret::Form;
 
 use crate::support::{available, program};
@@ -118,10 +121,6 @@ fn failed(code: i32, output: Output) -> String {
     assert!(!message.contains("canary"), "{message}");
     assert!(output.stdout.is_empty());
     message
-}
-
-fn at(path: &str) -> BackendPath {
-    BackendPath::parse(path).unwrap()
 }
 
 #[test]
@@ -352,237 +351,6 @@ fn a_write_keeps_mode_owner_and_link_and_clears_what_a_crash_left() {
 }
 
 #[test]
-fn a_writer_stopped_in_the_middle_of_the_file_leaves_the_old_one() {
-    let home = Home::with_store();
-    home.ok(&["put", "s.age", "a", "k=canary"]);
-    let before = fs::read(home.path("s.age")).unwrap();
-    home.write("large", vec![b'x'; 200_000]);
-    // The kernel ends a process that writes more than its limit (SIGXFSZ): here, after 64 KiB at most.
-    let program = env!("CARGO_BIN_EXE_secretfs");
-    let script = format!("ulimit -c 0; ulimit -f 64; exec '{program}' store put s.age a k=@large");
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).current_dir(home.folder.path()).env("HOME", home.folder.path());
-    let status = shell.stderr(Stdio::null()).status().unwrap();
-    assert!(!status.success());
-    assert_eq!(fs::read(home.path("s.age")).unwrap(), before);
-    if status.signal().is_some() {
-        assert_eq!(home.names(), [".s.age.new", "large", "s.age"]);
-    }
-    home.ok(&["put", "s.age", "a", "k=@large"]);
-    assert_eq!(home.names(), ["large", "s.age"]);
-}
-
-#[test]
-fn concurrent_writers_lose_nothing() {
-    let home = Home::with_store();
-    std::thread::scope(|scope| {
-        for writer in 0..3 {
-            let home = &home;
-            scope.spawn(move || {
-                for turn in 0..10 {
-                    home.ok(&["put", "s.age", &format!("own/{writer}/{turn}"), "k=canary"]);
-                    home.ok(&["put", "s.age", "shared", &format!("k=canary{writer}")]);
-                }
-            });
-        }
-    });
-    let document = home.document();
-    assert_eq!(document.get("shared").unwrap().version, 30);
-    for (writer, turn) in (0..3).flat_map(|writer| (0..10).map(move |turn| (writer, turn))) {
-        assert_eq!(document.get(&format!("own/{writer}/{turn}")).unwrap().version, 1);
-    }
-}
-
-/// Kills in each of the two writers.
-const KILLS: u64 = 100;
-
-#[test]
-fn two_writers_and_kill_minus_nine_leave_old_or_new() {
-    let home = Home::with_store();
-    home.write("pad", [b'p'; 40_000]);
-    let acknowledged = [AtomicU64::new(1), AtomicU64::new(1)];
-    let put = |writer: usize, counter: u64| {
-        let arguments = [
-            "put".to_owned(),
-            "s.age".into(),
-            format!("writer/{writer}"),
-            format!("first=canary{counter}"),
-            "pad=@pad".into(),
-            format!("last=canary{counter}"),
-        ];
-        home.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    };
-    let mut usual = Duration::ZERO;
-    for writer in [0, 1] {
-        let begun = Instant::now();
-        assert!(put(writer, 1).wait().unwrap().success());
-        usual = begun.elapsed();
-    }
-    let outcomes = Mutex::new((0, 0, 0));
-    std::thread::scope(|scope| {
-        for writer in [0, 1] {
-            let (home, acknowledged, outcomes, put) = (&home, &acknowledged, &outcomes, &put);
-            scope.spawn(move || {
-                let key = home.key();
-                let read = |writer: usize| {
-                    let (_, document) =
-                        store::load(&home.path("s.age"), &key).expect("the store always opens");
-                    let kept = document.get(&format!("writer/{writer}")).expect("it is never lost");
-                    let field = |at: usize| kept.fields[at].value.expose_str().unwrap().to_owned();
-                    assert_eq!(kept.fields[1].value.len(), 40_000);
-                    assert_eq!(field(0), field(2), "never of two versions");
-                    (kept.version, field(0).strip_prefix("canary").unwrap().parse::<u64>().unwrap())
-                };
-                let (mut random, mut kills, mut span) = (Random::new(writer as u64), 0, usual.mul_f64(2.0));
-                let (mut version, mut counter) = read(writer);
-                while kills < KILLS {
-                    let mut child = put(writer, counter + 1);
-                    std::thread::sleep(span.mul_f64(random.fraction()));
-                    child.kill().unwrap();
-                    let killed = child.wait().unwrap().signal() == Some(9);
-                    kills += u64::from(killed);
-                    // The other writer and the machine's load change how long a put takes; the kills follow it.
-                    span = span.mul_f64(if killed { 1.05 } else { 0.9 });
-
-                    let others = acknowledged[1 - writer].load(Ordering::SeqCst);
-                    assert!(read(1 - writer).1 >= others, "what the other writer has put stays");
-                    let now = read(writer);
-                    let (old, new) = ((version, counter), (version + 1, counter + 1));
-                    assert!(now == new || (killed && now == old), "{now:?} is neither {old:?} nor {new:?}");
-                    let mut outcomes = outcomes.lock().unwrap();
-                    outcomes.0 += u32::from(!killed);
-                    outcomes.1 += u32::from(killed && now == old);
-                    outcomes.2 += u32::from(killed && now == new);
-                    (version, counter) = now;
-                    acknowledged[writer].store(counter, Ordering::SeqCst);
-                }
-            });
-        }
-    });
-    let (done, old, new) = *outcomes.lock().unwrap();
-    eprintln!("not killed in time: {done}; killed with the old value: {old}, with the new one: {new}");
-    home.ok(&["put", "s.age", "after", "k=canary"]);
-    assert_eq!(home.names(), ["pad", "s.age"]);
-}
-
-/// xorshift64*, seeded by the time: every run tries other points.
-struct Random(u64);
-
-impl Random {
-    fn new(number: u64) -> Self {
-        let time = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
-        Self((time as u64 ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1)
-    }
-
-    /// From 0 to 1.
-    fn fraction(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// An editor that notes where it worked, leaves a backup as editors do, and then runs `script` on `$1`.
-fn editor(home: &Home, script: &str) -> PathBuf {
-    let note =
-        "stat -f -c %T \"$1\" > fs-type; stat -c '%a %n' \"$(dirname \"$1\")\" > where; cp \"$1\" \"$1~\"";
-    let file = home.write("editor", format!("#!/bin/sh\n{note}\nmkdir \"$(dirname \"$1\")/d\"\n{script}\n"));
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    file
-}
-
-fn memory() -> Option<()> {
-    let found = rustix::fs::statfs("/dev/shm").is_ok_and(|found| found.f_type == 0x0102_1994);
-    available("tmpfs", found.then_some(()).ok_or("/dev/shm is not a tmpfs".into()))
-}
-
-/// The directory where the editor worked; it must be gone, and nothing of the secret may be below the home.
-fn left_no_trace(home: &Home) {
-    assert_eq!(fs::read_to_string(home.path("fs-type")).unwrap().trim(), "tmpfs");
-    let place = fs::read_to_string(home.path("where")).unwrap();
-    let (mode, directory) = place.trim().split_once(' ').unwrap();
-    assert_eq!(mode, "700");
-    assert!(!Path::new(directory).exists());
-    for name in home.names() {
-        if name != "editor" {
-            assert!(
-                !String::from_utf8_lossy(&fs::read(home.path(&name)).unwrap()).contains("canary"),
-                "{name}"
-            );
-        }
-    }
-}
-
-#[test]
-fn edit_changes_a_secret_and_leaves_nothing_in_clear() {
-    let Some(()) = memory() else { return };
-    let home = Home::with_store();
-    let json = br#"{"k": "canary1", "n": 1.50, "raw": {"base64": "AP8="}}"#;
-    assert!(home.with_input(&["put", "s.age", "a", "-"], json).status.success());
-    let edit = |script: &str, path: &str| {
-        let editor = editor(&home, script);
-        // A folder that is not in memory is passed over.
-        home.command(&["edit", "s.age", path])
-            .env("XDG_RUNTIME_DIR", home.folder.path())
-            .env("EDITOR", "/bin/false")
-            .env("VISUAL", editor)
-            .output()
-            .unwrap()
-    };
-    // Editors that write a new file and rename it over the old one.
-    let renames = "sed s/canary1/canary2/ \"$1\" > \"$1.tmp\" && mv \"$1.tmp\" \"$1\"";
-    assert!(edit(renames, "a").status.success());
-    left_no_trace(&home);
-    let document = home.document();
-    let kept = document.get("a").unwrap();
-    let values: Vec<_> = kept.fields.iter().map(|field| field.value.expose()).collect();
-    assert_eq!((kept.version, values), (2, vec![&b"canary2"[..], b"1.50", b"\0\xff"]));
-
-    assert!(edit("true", "a").status.success());
-    assert_eq!(home.document().get("a").unwrap().version, 2, "no change, no version");
-
-    let message = failed(65, edit("printf '{\\n\"k\": canary}' > \"$1\"", "a"));
-    assert!(message.contains("line 2"), "{message}");
-    left_no_trace(&home);
-    failed(65, edit("echo '{}' > \"$1\"", "a"));
-    failed(74, edit("exit 3", "a"));
-    assert_eq!(home.document().get("a").unwrap().version, 2);
-
-    assert!(edit("echo '{\"k\": \"canary\"}' > \"$1\"", "brand/new").status.success());
-    assert_eq!(home.ok(&["get", "s.age", "brand/new", "--field", "k"]), b"canary");
-
-    let program = env!("CARGO_BIN_EXE_secretfs");
-    let meanwhile =
-        format!("'{program}' store put s.age a k=canary9; echo '{{\"k\": \"canary8\"}}' > \"$1\"");
-    assert!(failed(74, edit(&meanwhile, "a")).contains("changed by another writer"));
-    assert_eq!(home.ok(&["get", "s.age", "a", "--field", "k"]), b"canary9");
-}
-
-#[test]
-fn being_told_to_end_while_editing_erases_the_text() {
-    let Some(()) = memory() else { return };
-    let home = Home::with_store();
-    home.ok(&["put", "s.age", "a", "k=canary"]);
-    let editor = editor(&home, "mv where there; exec sleep 60");
-    let mut child =
-        home.command(&["edit", "s.age", "a"]).env("EDITOR", editor).stderr(Stdio::null()).spawn().unwrap();
-    let begun = Instant::now();
-    while !home.path("there").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the editor never began");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(child.try_wait().unwrap().is_none(), "Ctrl-C is the editor's");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(74));
-    fs::rename(home.path("there"), home.path("where")).unwrap();
-    left_no_trace(&home);
-}
-
-#[test]
 fn import_reads_json_and_dotenv_and_names_what_is_wrong() {
     let home = Home::with_store();
     let json = r#"{"team/a": {"k": "canary", "n": 1}, "b": {"raw": {"base64": "AP8="}}}"#;
@@ -615,98 +383,4 @@ fn import_reads_json_and_dotenv_and_names_what_is_wrong() {
     home.fails(64, &["import", "s.age", "many.json", "--path", "x"]);
     home.fails(66, &["import", "s.age", "missing.json"]);
     assert_eq!(fs::read(home.path("s.age")).unwrap(), before, "an import is all or nothing");
-}
-
-fn backend(home: &Home, clock: Clock) -> Store {
-    let config = Config { file: home.path("s.age"), key: KeySource::Identity(home.identity()) };
-    Store::new(config, clock).unwrap()
-}
-
-#[tokio::test]
-async fn the_backend_follows_the_file() {
-    let home = Home::with_store();
-    let store = backend(&home, Clock::manual());
-    assert!(store.list(&BackendPath::root()).await.unwrap().entries().is_empty());
-    assert_eq!(store.read(&at("a")).await.unwrap_err(), Error::NotFound);
-    let mut generations = vec![store.generation()];
-    for turn in 1..=3 {
-        home.ok(&["put", "s.age", "dir/a", &format!("k=canary{turn}")]);
-        let secret = store.read(&at("dir/a")).await.unwrap();
-        assert_eq!(secret.field("k").unwrap().value.expose(), format!("canary{turn}").as_bytes());
-        assert_eq!(secret.version.as_str(), turn.to_string());
-        assert!(secret.created.unwrap().elapsed().unwrap() < Duration::from_secs(600));
-        generations.push(store.generation());
-    }
-    generations.sort_unstable();
-    generations.dedup();
-    assert_eq!(generations.len(), 4, "every write is another generation");
-    assert!(store.list(&BackendPath::root()).await.unwrap().get("dir").unwrap().folder);
-    assert_eq!(store.list(&at("dir/a")).await.unwrap_err(), Error::NotFound);
-}
-
-#[tokio::test]
-async fn the_backend_forgets_what_is_not_used() {
-    let home = Home::with_store();
-    home.ok(&["put", "s.age", "a", "k=canary"]);
-    let clock = Clock::manual();
-    let store = backend(&home, clock.clone());
-    assert!(!store.holds_plaintext());
-    store.read(&at("a")).await.unwrap();
-    clock.advance(Duration::from_secs(9));
-    store.read(&at("a")).await.unwrap();
-    clock.advance(Duration::from_secs(9));
-    store.tidy(clock.now());
-    assert!(store.holds_plaintext());
-    clock.advance(Duration::from_secs(1));
-    store.tidy(clock.now());
-    assert!(!store.holds_plaintext());
-    store.read(&at("a")).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_readers_of_a_closed_store_get_one_answer() {
-    let home = Home::with_store();
-    home.ok(&["put", "s.age", "a", "k=canary"]);
-    let store = std::sync::Arc::new(backend(&home, Clock::System));
-    // Some give up at once: the others must not wait for them for ever.
-    let impatient = store.clone();
-    let _ = tokio::time::timeout(Duration::ZERO, impatient.read(&at("a"))).await;
-    let readers = (0..50).map(|_| {
-        let store = store.clone();
-        tokio::spawn(async move { store.read(&at("a")).await.map(|secret| secret.fields.len()) })
-    });
-    for reader in readers.collect::<Vec<_>>() {
-        assert_eq!(reader.await.unwrap(), Ok(1));
-    }
-}
-
-#[tokio::test]
-async fn the_backend_says_why_it_cannot_read() {
-    let home = Home::with_store();
-    home.ok(&["init", "other.age", "--identity", "other"]);
-    let open = |file: &str| {
-        let config = Config { file: home.path(file), key: KeySource::Identity(home.identity()) };
-        Store::new(config, Clock::System).unwrap()
-    };
-    let why = |error: Error| {
-        assert!(!error.is_answer());
-        error.to_string()
-    };
-    let missing = open("none.age");
-    assert_eq!(missing.generation(), 0);
-    assert!(why(missing.read(&at("a")).await.unwrap_err()).contains("make it with `secretfs store init`"));
-    home.ok(&["init", "none.age"]);
-    assert_eq!(missing.read(&at("a")).await.unwrap_err(), Error::NotFound, "it heals by itself");
-    let wrong = open("other.age");
-    for _ in 0..2 {
-        assert!(why(wrong.read(&at("a")).await.unwrap_err()).contains("cannot decrypt"));
-    }
-    home.write("bad.age", "canary");
-    let bad = open("bad.age").list(&BackendPath::root()).await.unwrap_err();
-    assert!(matches!(bad, Error::Malformed(_)) && !bad.to_string().contains("canary"));
-    let config = Config { file: home.path("s.age"), key: KeySource::Identity(home.path("nothing")) };
-    let Err(error) = Store::new(config, Clock::System) else {
-        panic!("a missing key is a wrong configuration")
-    };
-    assert!(error.to_string().contains("nothing"));
 }
