@@ -1,6 +1,7 @@
 //! Owns the embedded store as a backend: one age file, decrypted when it changed, forgotten when it is not used.
 //! Does not know commands, configuration files or the kernel.
 
+mod cipher;
 mod document;
 mod fields;
 mod file;
