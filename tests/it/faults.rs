@@ -199,7 +199,7 @@ fn every_fault_is_its_errno_in_time_and_touches_nothing_else() {
 }
 
 #[test]
-fn ten_huge_answers_do_not_grow_the_program() {
+fn twenty_huge_answers_do_not_grow_the_program() {
     let Some(()) = available("mount", possible()) else { return };
     let patient = Patient::new("20s", "1h");
     patient.mount.ls("sick").unwrap();
@@ -210,8 +210,16 @@ fn ten_huge_answers_do_not_grow_the_program() {
         }
     }
     assert!(patient.peak() < 200 << 10, "{} KiB", patient.peak());
+    // Each answer is held up to the limit of 8 MiB, with room to grow.
+    std::thread::scope(|scope| {
+        for n in 20..30 {
+            let mount = &patient.mount;
+            scope.spawn(move || assert_eq!(errno(mount.read(&format!("sick/cold-{n}/k"))), libc::EFBIG));
+        }
+    });
+    assert!(patient.peak() < 300 << 10, "{} KiB", patient.peak());
     // Not one of them was read to its end.
-    assert!(patient.fake.sent() < 10 * (25 << 20), "{} bytes", patient.fake.sent());
+    assert!(patient.fake.sent() < 20 * (25 << 20), "{} bytes", patient.fake.sent());
 }
 
 #[test]
@@ -311,4 +319,19 @@ fn sigterm_ends_the_mount_and_its_waiting_readers() {
     assert!(!patient.mount.is_mounted());
     ends_soon("the reader", &mut reader);
     assert!(start.elapsed() < HANG);
+}
+
+#[test]
+fn two_readers_of_one_unknown_name_are_both_let_go_by_the_deadline() {
+    let Some(()) = available("mount", possible()) else { return };
+    let patient = Patient::new("2s", "1h");
+    patient.suffer(Fault::Silence);
+    let path = patient.mount.path("sick/cold-1/k");
+    let mut first = patient.waiting("cat", path.clone());
+    let mut second = spawned("cat", path);
+    std::thread::sleep(Duration::from_millis(300));
+    // The kernel lets the second wait for the first one's lookup, deaf to SIGKILL (d_wait_lookup, fs/dcache.c).
+    signal(second.id(), "KILL");
+    ends_soon("the second", &mut second);
+    ends_soon("the first", &mut first);
 }
