@@ -100,12 +100,12 @@ fn field_of(name: String, spelled: &str) -> Field {
     let text = spelled.starts_with('"').then(|| serde_json::from_str::<String>(spelled).ok()).flatten();
     match text {
         Some(text) => Field { name, value: SecretBytes::from(text), form: Form::Text },
-        None => Field { name, value: SecretBytes::new(compact(spelled)), form: Form::Json },
+        None => Field { name, value: compact(spelled), form: Form::Json },
     }
 }
 
 /// `json` without the white space between its tokens; `json` is known to be valid.
-fn compact(json: &str) -> Vec<u8> {
+pub(crate) fn compact(json: &str) -> SecretBytes {
     let mut bytes = Vec::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
     for byte in json.bytes() {
@@ -119,7 +119,7 @@ fn compact(json: &str) -> Vec<u8> {
         }
         bytes.push(byte);
     }
-    bytes
+    SecretBytes::new(bytes)
 }
 
 /// White space as RFC 8259 has it, which is less than Unicode's.
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn strings_are_their_text_and_the_rest_is_as_spelled() {
         let fields = shown(
-            " {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null}\n",
+            " {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null, \"e\": 1e3, \"l\": [ ], \"\": \"\"}\n",
         );
         let expected = [
             ("z", "a\nbé", Form::Text),
@@ -160,6 +160,9 @@ mod tests {
             ("big", "123456789012345678901234567890", Form::Json),
             ("t", "true", Form::Json),
             ("nil", "null", Form::Json),
+            ("e", "1e3", Form::Json),
+            ("l", "[]", Form::Json),
+            ("", "", Form::Text),
         ];
         assert_eq!(
             fields.unwrap(),
@@ -249,9 +252,10 @@ mod tests {
         #[test]
         fn compaction_keeps_the_meaning(value in json(), indent in "[ \t\r\n]{0,4}") {
             let text = spaced(&value, &indent);
-            let small = String::from_utf8(compact(&text)).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Value>(&small).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
-            prop_assert_eq!(&small, &serde_json::to_string(&value).unwrap());
+            let small = compact(&text);
+            let small = small.expose_str().unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(small).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
+            prop_assert_eq!(small, &serde_json::to_string(&value).unwrap());
         }
 
         #[test]

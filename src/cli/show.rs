@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::store::Format;
 use crate::backend::store::{BadPath, Document, Kept, SecretPath, Spelled};
 use crate::path::BackendPath;
+use crate::printable::printable;
 
 /// The message for a path that is not there.
 pub(super) fn no_secret(path: &SecretPath) -> Failure {
@@ -65,11 +66,6 @@ fn table(kept: &Kept) -> Zeroizing<String> {
         table.push_str(&format!("{name:width$}    {}\n", *value));
     }
     table
-}
-
-/// Control characters escaped, so that a value cannot drive the terminal or forge a line.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// Prints what is in a folder: secrets, and folders with a slash.

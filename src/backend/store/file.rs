@@ -14,7 +14,7 @@ use rustix::fs::{CWD, RenameFlags};
 use super::cipher::{decrypt, decryptor, encrypt};
 use super::document::{BadDocument, Document};
 use super::key::Key;
-use super::shown;
+use crate::printable::printable_path;
 
 /// The largest store, in bytes of the encrypted file. All of it is held in memory while it is used.
 pub const LIMIT: u64 = 256 << 20;
@@ -23,13 +23,13 @@ pub const LIMIT: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no file.
-    #[error("store {} does not exist: make it with `secretfs store init`", shown(.0))]
+    #[error("store {} does not exist: make it with `secretfs store init`", printable_path(.0))]
     Missing(PathBuf),
     /// `init` never replaces anything.
-    #[error("{} exists already: remove it first or choose another name", shown(.0))]
+    #[error("{} exists already: remove it first or choose another name", printable_path(.0))]
     Exists(PathBuf),
     /// The key is not the one the file was encrypted to.
-    #[error("{key} cannot decrypt {}", shown(.file))]
+    #[error("{key} cannot decrypt {}", printable_path(.file))]
     WrongKey {
         /// "the identity FILE" or "the passphrase".
         key: String,
@@ -37,13 +37,13 @@ pub enum Error {
         file: PathBuf,
     },
     /// An identity was given for a file that wants a passphrase.
-    #[error("{} is encrypted with a passphrase: give it with --passphrase-file", shown(.0))]
+    #[error("{} is encrypted with a passphrase: give it with --passphrase-file", printable_path(.0))]
     NeedsPassphrase(PathBuf),
     /// A passphrase was given for a file that wants an identity.
-    #[error("{} is not encrypted with a passphrase: give its identity with --identity", shown(.0))]
+    #[error("{} is not encrypted with a passphrase: give its identity with --identity", printable_path(.0))]
     NeedsIdentity(PathBuf),
     /// What is wrong with the bytes.
-    #[error("{}: {why}", shown(.file))]
+    #[error("{}: {why}", printable_path(.file))]
     Corrupt {
         /// The store.
         file: PathBuf,
@@ -51,7 +51,7 @@ pub enum Error {
         why: &'static str,
     },
     /// It decrypts, but is no store.
-    #[error("{} decrypts but cannot be used: {bad}", shown(.file))]
+    #[error("{} decrypts but cannot be used: {bad}", printable_path(.file))]
     Document {
         /// The store.
         file: PathBuf,
@@ -59,10 +59,10 @@ pub enum Error {
         bad: BadDocument,
     },
     /// Larger than [`LIMIT`].
-    #[error("{} would be larger than the limit of 256 MiB: split it into several stores", shown(.0))]
+    #[error("{} would be larger than the limit of 256 MiB: split it into several stores", printable_path(.0))]
     TooLarge(PathBuf),
     /// The operating system refuses.
-    #[error("cannot {doing} {}: {error}", shown(.file))]
+    #[error("cannot {doing} {}: {error}", printable_path(.file))]
     Io {
         /// What was tried.
         doing: &'static str,

@@ -89,7 +89,6 @@ fn unversioned(body: &[u8]) -> Result<Secret, Error> {
     Ok(Secret { fields: fields(object)?, version: Version::default(), created: None, expires: None })
 }
 
-/// serde's error text may quote the input, so it goes nowhere.
 fn fields(object: &RawValue) -> Result<Vec<Field>, Error> {
     fields_of_object(object.get()).ok_or(Error::Malformed("the secret's data is not a JSON object"))
 }

@@ -249,6 +249,19 @@ impl Vault {
     /// Freezes the server: connections are accepted by the kernel, nothing is answered.
     pub fn pause(&self) {
         kill_process(self.pid, Signal::STOP).expect("our own child");
+        // The kernel stops a thread when it next runs, which on a busy machine leaves time to answer.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())).expect("procfs");
+        let states =
+            threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        states.into_iter().all(|stat| stat.contains(") T "))
     }
 
     /// Ends [`Vault::pause`].
