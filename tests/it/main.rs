@@ -13,9 +13,12 @@
 
 mod aws;
 mod docs_config;
+mod faults;
+mod hostile;
 mod hygiene;
 mod model;
 mod mount;
+mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;
