@@ -104,6 +104,11 @@ pub const TABLE: [Row; 14] = [
 ];
 
 impl Failure {
+    /// Whether it says that something is not there.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoEntry | Self::Backend(backend::Error::NotFound))
+    }
+
     /// The error number for this outcome.
     pub fn errno(&self) -> Errno {
         use backend::Error as B;
