@@ -104,9 +104,13 @@ pub const TABLE: [Row; 14] = [
 ];
 
 impl Failure {
-    /// Whether it says that something is not there.
-    pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoEntry | Self::Backend(backend::Error::NotFound))
+    /// Whether it is an answer of "no" about a name: not there, or not allowed.
+    pub fn is_denial(&self) -> bool {
+        match self {
+            Self::NoEntry => true,
+            Self::Backend(error) => error.is_answer(),
+            _ => false,
+        }
     }
 
     /// The error number for this outcome.

@@ -80,7 +80,7 @@ impl SecretFs {
         let parts = self.parts(tree, of).await?;
         let found = self.list_parts(tree, of, parts).await;
         match &found {
-            Err(failure) if failure.is_absence() => match self.parts_otherwise(tree, of, parts).await {
+            Err(failure) if failure.is_denial() => match self.parts_otherwise(tree, of, parts).await {
                 Some(parts) => self.list_parts(tree, of, parts).await,
                 None => found,
             },

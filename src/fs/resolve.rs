@@ -58,7 +58,7 @@ impl SecretFs {
         let parts = self.parts(tree, of).await?;
         let found = self.resolve_in_parts(tree, of, parts, name).await;
         match &found {
-            Err(failure) if failure.is_absence() => match self.parts_otherwise(tree, of, parts).await {
+            Err(failure) if failure.is_denial() => match self.parts_otherwise(tree, of, parts).await {
                 Some(parts) => self.resolve_in_parts(tree, of, parts, name).await,
                 None => found,
             },
@@ -158,8 +158,8 @@ impl SecretFs {
         }
     }
 
-    /// What a recent listing says, where `parts` denies something and the recent one says otherwise: before a name is said
-    /// to be absent. Without an answer the older listing stands.
+    /// What a recent listing says, where `parts` denies something and the recent one says otherwise: before a name is
+    /// denied. Without an answer the older listing stands.
     pub(super) async fn parts_otherwise(&self, tree: TreeId, of: &SecretRef, parts: Parts) -> Option<Parts> {
         if parts.secret != Part::No && parts.folder != Part::No {
             return None;
