@@ -22,4 +22,5 @@ mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;
+mod tidy;
 mod vault;
