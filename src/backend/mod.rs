@@ -135,7 +135,7 @@ impl Error {
     }
 }
 
-/// Whoever keeps secrets. One contract suite (`tests/contract.rs`) runs against every implementation.
+/// Whoever keeps secrets. One contract suite (`tests/it/contract.rs`) runs against every implementation.
 ///
 /// Calls are made from a tokio runtime, bound their own time by the deadline they were built with, and may be dropped
 /// at any await point. They never retry for longer than the deadline and never log a value, a token or a server's body.

@@ -12,6 +12,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
+mod contract;
 mod docs_config;
 mod mount;
 mod store;
