@@ -15,6 +15,7 @@ mod aws;
 mod contract;
 mod docs_config;
 mod mount;
+mod mount_aws;
 mod store;
 mod support;
 mod systemd_unit;
