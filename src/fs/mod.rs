@@ -158,6 +158,9 @@ impl SecretFs {
     /// The text of an extended attribute, `name` without its `user.secretfs.` prefix.
     pub async fn attribute(&self, ino: INodeNo, name: &str) -> Result<String, Failure> {
         let node = self.node(ino)?;
+        if name == "explain" {
+            return Ok(self.explain_itself(&node.place).await);
+        }
         if let Some(child) = name.strip_prefix("explain.") {
             return Ok(self.explain(&node.place, OsStr::new(child)).await);
         }

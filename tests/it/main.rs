@@ -14,8 +14,11 @@
 mod aws;
 mod contract;
 mod docs_config;
+mod faults;
+mod hostile;
 mod mount;
 mod mount_aws;
+mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;

@@ -1,6 +1,8 @@
 //! Owns a real mount of the real program, for one test: started, waited for, unmounted, its log searched.
 //! Every value that a test uses holds the word `canary` (but those that an issue fixes), and every program logs at TRACE:
 //! a log with that word in it fails the test, whatever the test was about.
+// `as_user` is a step of a builder, no conversion.
+#![allow(clippy::wrong_self_convention)]
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -208,6 +210,15 @@ pub fn run(command: &mut Command) -> Output {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     output
+}
+
+/// Looks again and again until `done`; fails when that never comes.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < HANG, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A store for one test: the file, its identity, and `put`.

@@ -41,6 +41,11 @@ impl Vault {
         Self::launch(false)
     }
 
+    /// A server of one's own on this port, which must be free.
+    pub fn start_on(port: u16) -> Result<Self, String> {
+        Self::try_launch(&Self::program()?, false, port)
+    }
+
     /// A server of one's own that speaks TLS with a CA made for it.
     pub fn start_tls() -> Result<Self, String> {
         Self::launch(true)
@@ -57,12 +62,16 @@ impl Vault {
         shared.as_ref().map_err(Clone::clone)
     }
 
+    fn program() -> Result<PathBuf, String> {
+        super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))
+    }
+
     fn launch(tls: bool) -> Result<Self, String> {
-        let program = super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))?;
+        let program = Self::program()?;
         let mut failure = String::new();
         // A port that was free a moment ago may be taken by now.
         for _ in 0..3 {
-            match Self::try_launch(&program, tls) {
+            match Self::try_launch(&program, tls, super::free_port()) {
                 Ok(vault) => return Ok(vault),
                 Err(why) => failure = why,
             }
@@ -70,9 +79,9 @@ impl Vault {
         Err(failure)
     }
 
-    fn try_launch(program: &PathBuf, tls: bool) -> Result<Self, String> {
+    fn try_launch(program: &PathBuf, tls: bool, port: u16) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let (port, mut plain) = (super::free_port(), 0);
+        let mut plain = 0;
         let mut command = Command::new("sh");
         command.args(["-c", WRAPPER, "sh"]).arg(program).args(["server", "-dev", "-dev-no-store-token"]);
         command
@@ -152,6 +161,18 @@ impl Vault {
         let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
         let status = std::str::from_utf8(&answer[..split]).ok()?.split(' ').nth(1)?.parse().ok()?;
         Some((status, serde_json::from_slice(&answer[split + 4..]).unwrap_or(Value::Null)))
+    }
+
+    /// The server's own command line, as a user has it: `vault ARGUMENTS...`, which must succeed.
+    pub fn cli(&self, arguments: &[&str]) {
+        let mut command = Command::new(Self::program().expect("it runs already"));
+        for name in ["VAULT_ADDR", "BAO_ADDR"] {
+            command.env(name, format!("http://127.0.0.1:{}", self.plain));
+        }
+        for name in ["VAULT_TOKEN", "BAO_TOKEN"] {
+            command.env(name, ROOT_TOKEN);
+        }
+        super::mount::run(command.env("HOME", self.folder.path()).args(arguments));
     }
 
     /// As [`Vault::api`], for calls that must succeed.
