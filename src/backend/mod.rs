@@ -58,6 +58,14 @@ pub struct Entry {
     pub folder: bool,
 }
 
+impl Entry {
+    /// What a secret called `rest`, counted from a folder, is in that folder: itself, or the folder on the way to it.
+    fn on_the_way_to(rest: &str) -> Self {
+        let (name, folder) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+        Self { name: name.to_owned(), secret: !folder, folder }
+    }
+}
+
 /// What is in a folder, sorted by name, each name once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
