@@ -12,10 +12,12 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
+mod contract;
 mod docs_config;
 mod faults;
 mod hostile;
 mod mount;
+mod mount_aws;
 mod mount_vault;
 mod store;
 mod support;
