@@ -16,6 +16,8 @@ mod contract;
 mod docs_config;
 mod faults;
 mod hostile;
+mod hygiene;
+mod model;
 mod mount;
 mod mount_aws;
 mod mount_vault;
