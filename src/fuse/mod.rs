@@ -243,10 +243,10 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         // `ls -l` asks for security labels and ACLs of everything: answered without a thought.
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix(XATTR_PREFIX)) else {
+        let Some(name) = name.as_bytes().strip_prefix(XATTR_PREFIX.as_bytes()) else {
             return reply.error(errno(&Failure::NoAttribute));
         };
-        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let (fs, name) = (self.fs.clone(), OsStr::from_bytes(name).to_owned());
         let text = async move { fs.attribute(ours(ino), &name).await };
         self.hand_over.answer(request, text, move |text| match text {
             Ok(text) => sized(reply, size, text.as_bytes()),

@@ -12,9 +12,11 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
+mod cli;
 mod docs_config;
 mod mount;
 mod store;
 mod support;
 mod systemd_unit;
+mod users;
 mod vault;
