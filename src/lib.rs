@@ -16,6 +16,7 @@ pub mod cache;
 pub mod backend;
 pub mod mounts;
 pub mod trusted_file;
+pub mod printable;
 pub mod clock;
 pub mod path;
 pub mod secret;

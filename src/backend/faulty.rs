@@ -21,9 +21,12 @@ pub struct Faulty {
     lists: AtomicU64,
 }
 
+type Fields = Vec<(String, Vec<u8>)>;
+
 #[derive(Default)]
 struct State {
-    secrets: BTreeMap<String, (u64, Vec<(String, Vec<u8>)>)>,
+    /// Version and fields by path.
+    secrets: BTreeMap<String, (u64, Fields)>,
     failing: Option<Error>,
     delay: Duration,
     unlisted: bool,

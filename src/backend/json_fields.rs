@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::Deserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Deserialize, MapAccess, Visitor};
+use serde::{Deserializer, de};
 use serde_json::value::RawValue;
 
 use crate::secret::{Field, Form, SecretBytes};
@@ -14,15 +14,15 @@ use crate::secret::{Field, Form, SecretBytes};
 ///
 /// A string becomes its text; a number, boolean, null, object or array its compact JSON, spelled as the backend spelled it
 /// (`1.10` stays `1.10`). An object without keys is a secret without fields. Of a key that occurs twice the last value
-/// wins, in the place of the first. A string that is no Unicode (a lone `\ud800`) keeps its JSON spelling.
+/// wins, in the place of the first. What is no Unicode (a lone `\ud800`) keeps its JSON spelling, in values and in names,
+/// so that it costs nobody else.
 pub(crate) fn fields_of_object(json: &str) -> Option<Vec<Field>> {
-    if !json.trim_start_matches(is_json_space).starts_with('{') {
+    // All of it is seen to be JSON first: names are then read by a laxer reader.
+    let object: &RawValue = serde_json::from_str(json).ok()?;
+    if !object.get().starts_with('{') {
         return None;
     }
-    let mut reader = serde_json::Deserializer::from_str(json);
-    let fields = reader.deserialize_map(Fields).ok()?;
-    reader.end().ok()?;
-    Some(fields)
+    serde_json::Deserializer::from_str(object.get()).deserialize_map(Fields).ok()
 }
 
 struct Fields;
@@ -37,7 +37,7 @@ impl<'de> Visitor<'de> for Fields {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Field>, A::Error> {
         let mut fields: Vec<Field> = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
-        while let Some(name) = map.next_key::<String>()? {
+        while let Some(Name(name)) = map.next_key()? {
             let field = field_of(name.clone(), map.next_value::<&RawValue>()?.get());
             match places.get(&name).and_then(|place| fields.get_mut(*place)) {
                 Some(earlier) => *earlier = field,
@@ -51,16 +51,61 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
+/// A key, whatever it holds.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        reader.deserialize_bytes(NameBytes)
+    }
+}
+
+struct NameBytes;
+
+impl Visitor<'_> for NameBytes {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Name, E> {
+        Ok(Name(text_of(bytes)))
+    }
+}
+
+/// `bytes` as text. serde_json hands out half of a surrogate pair as the three bytes that UTF-8 would have for it.
+fn text_of(mut bytes: &[u8]) -> String {
+    let mut text = String::new();
+    loop {
+        let good = match std::str::from_utf8(bytes) {
+            Ok(rest) => return text + rest,
+            Err(error) => error.valid_up_to(),
+        };
+        let (good, bad) = bytes.split_at(good);
+        text.push_str(std::str::from_utf8(good).unwrap_or_default());
+        bytes = match bad {
+            [0xed, high, low, rest @ ..] => {
+                let half = 0xd000 | u32::from(high & 0x3f) << 6 | u32::from(low & 0x3f);
+                text.push_str(&format!("\\u{half:04x}"));
+                rest
+            }
+            [_, rest @ ..] => rest,
+            [] => return text,
+        };
+    }
+}
+
 fn field_of(name: String, spelled: &str) -> Field {
     let text = spelled.starts_with('"').then(|| serde_json::from_str::<String>(spelled).ok()).flatten();
     match text {
         Some(text) => Field { name, value: SecretBytes::from(text), form: Form::Text },
-        None => Field { name, value: SecretBytes::new(compact(spelled)), form: Form::Json },
+        None => Field { name, value: compact(spelled), form: Form::Json },
     }
 }
 
 /// `json` without the white space between its tokens; `json` is known to be valid.
-fn compact(json: &str) -> Vec<u8> {
+pub(crate) fn compact(json: &str) -> SecretBytes {
     let mut bytes = Vec::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
     for byte in json.bytes() {
@@ -74,7 +119,7 @@ fn compact(json: &str) -> Vec<u8> {
         }
         bytes.push(byte);
     }
-    bytes
+    SecretBytes::new(bytes)
 }
 
 /// White space as RFC 8259 has it, which is less than Unicode's.
@@ -107,7 +152,7 @@ mod tests {
     #[test]
     fn strings_are_their_text_and_the_rest_is_as_spelled() {
         let fields = shown(
-            " {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null}\n",
+            " {\"z\": \"a\\nb\\u00e9\", \"n\": 1.10, \"big\": 123456789012345678901234567890, \"t\": true, \"nil\": null, \"e\": 1e3, \"l\": [ ], \"\": \"\"}\n",
         );
         let expected = [
             ("z", "a\nbé", Form::Text),
@@ -115,6 +160,9 @@ mod tests {
             ("big", "123456789012345678901234567890", Form::Json),
             ("t", "true", Form::Json),
             ("nil", "null", Form::Json),
+            ("e", "1e3", Form::Json),
+            ("l", "[]", Form::Json),
+            ("", "", Form::Text),
         ];
         assert_eq!(
             fields.unwrap(),
@@ -149,6 +197,9 @@ mod tests {
             "{\"a\":1}{}",
             "{'a':1}",
             "{a:1}",
+            "{\"a\nb\":1}",
+            "{\"\\x\":1}",
+            "{\"\\u12\":1}",
             "\u{feff}{}",
         ] {
             assert!(fields_of_object(text).is_none(), "{text:?}");
@@ -159,6 +210,9 @@ mod tests {
     #[test]
     fn a_string_that_is_no_unicode_keeps_its_spelling() {
         assert_eq!(one(r#"{"a":"\ud800"}"#), ("a".into(), r#""\ud800""#.into(), Form::Json));
+        let fields = shown(r#"{"é\ud800x":1,"\udfff":2,"\ud83d\ude00":3,"good":4}"#).unwrap();
+        let names: Vec<_> = fields.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, [r"é\ud800x", r"\udfff", "\u{1f600}", "good"]);
     }
 
     #[test]
@@ -198,9 +252,10 @@ mod tests {
         #[test]
         fn compaction_keeps_the_meaning(value in json(), indent in "[ \t\r\n]{0,4}") {
             let text = spaced(&value, &indent);
-            let small = String::from_utf8(compact(&text)).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Value>(&small).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
-            prop_assert_eq!(&small, &serde_json::to_string(&value).unwrap());
+            let small = compact(&text);
+            let small = small.expose_str().unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(small).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
+            prop_assert_eq!(small, &serde_json::to_string(&value).unwrap());
         }
 
         #[test]

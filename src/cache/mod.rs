@@ -195,10 +195,15 @@ impl SecretCache {
             Question::Read(_) => source.backend.read(&of.path).await.map(Fetched::Secret),
             Question::List(_) => source.backend.list(&of.path).await.map(Fetched::Listing),
         };
-        if let Err(error) = &result
-            && !error.is_answer()
-        {
-            tracing::warn!(backend = %source.name, path = %of.path, "no answer: {error}");
+        match &result {
+            Err(error) if !error.is_answer() => {
+                tracing::warn!(backend = %source.name, path = %of.path, "no answer: {error}");
+            }
+            // The caller sees a bare EACCES; the reason is ours, so we say it.
+            Err(error @ Error::Refused(_)) => {
+                tracing::warn!(backend = %source.name, path = %of.path, "refused: {error}");
+            }
+            _ => {}
         }
         self.slot(question, generation, result)
     }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::failure::Failure;
-use crate::mounts;
+use crate::{errno, mounts};
 
 /// Longest name of an extended attribute (XATTR_NAME_MAX, linux/limits.h).
 const XATTR_NAME_MAX: usize = 255;
@@ -31,31 +31,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         })?;
     let mut text = format!("mount: {}\nsource: {}\n", mount.at.display(), mount.source);
     let below = path.strip_prefix(&mount.at).unwrap_or(Path::new(""));
-    if below.as_os_str().is_empty() {
-        text.push_str("what: the mount itself\n");
-    } else {
-        text.push_str(&asked(&mount.at, below)?);
-    }
+    text.push_str(&asked(&mount.at, below)?);
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| Failure::io(format!("cannot print: {error}")))
 }
 
-/// The answer for the deepest name on the way that can be asked about: the first that is not there, or the last.
+/// The answer for the deepest name on the way that can be asked about: the first that is not there, or the last; for no
+/// name that of the mount's root.
 fn asked(mount: &Path, below: &Path) -> Result<String, Failure> {
     let mut parent = mount.to_owned();
     let mut names = below.components().peekable();
     while let Some(Component::Normal(name)) = names.next() {
         let here = parent.join(name);
-        if names.peek().is_none() || !here.is_dir() {
-            return ask(&parent, name);
+        let is_last = names.peek().is_none();
+        if is_last || !here.is_dir() {
+            let text = ask_about(&parent, name)?;
+            return Ok(if !is_last && here.is_file() { below_a_file(&text) } else { text });
         }
         parent = here;
     }
-    Ok(String::new())
+    ask(mount, b"user.secretfs.explain")
 }
 
-fn ask(parent: &Path, name: &OsStr) -> Result<String, Failure> {
+/// The answer about a file, made one about something below it, which cannot be.
+fn below_a_file(text: &str) -> String {
+    let failure = errno::Failure::NotADirectory;
+    let known = text.lines().filter(|line| !line.starts_with("readable: "));
+    let readable = format!("readable: no: {} ({failure})", failure.errno().name());
+    known.chain([readable.as_str()]).fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn ask_about(parent: &Path, name: &OsStr) -> Result<String, Failure> {
     let attribute = [b"user.secretfs.explain.", name.as_bytes()].concat();
     if attribute.len() > XATTR_NAME_MAX {
         return Err(Failure::usage(format!(
@@ -63,9 +70,13 @@ fn ask(parent: &Path, name: &OsStr) -> Result<String, Failure> {
             name.to_string_lossy().escape_debug()
         )));
     }
+    ask(parent, &attribute)
+}
+
+fn ask(directory: &Path, attribute: &[u8]) -> Result<String, Failure> {
     let mut buffer = vec![0; ANSWER_MAX];
-    let length = rustix::fs::getxattr(parent, attribute.as_slice(), &mut buffer[..])
-        .map_err(|error| Failure::cannot("ask about names in", parent, &error.into()))?;
+    let length = rustix::fs::getxattr(directory, attribute, &mut buffer[..])
+        .map_err(|error| Failure::cannot("ask about names in", directory, &error.into()))?;
     buffer.truncate(length);
     Ok(String::from_utf8_lossy(&buffer).into_owned())
 }

@@ -2,27 +2,24 @@
 //! Does not know the file's format, its encryption or its locks.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::edit::Desk;
 use super::environment::Environment;
 pub use super::failure::Failure;
+use super::import::read as import;
+use super::key_values;
+use super::show::{get, list, no_secret};
 pub use super::store_key::KeyOptions;
-use super::{dotenv, key_values};
 use crate::backend::store::{
-    BadPath, Document, FileError, Kept, Key, SecretPath, Spelled, change, create, is_recipient, load,
-    parse_fields, parse_secrets, pretty_fields,
+    Document, FileError, Key, SecretPath, change, create, is_recipient, load, parse_fields, pretty_fields,
 };
-use crate::path::BackendPath;
-use crate::secret::{Field, SecretBytes};
+use crate::secret::Field;
 
 /// What a put or an import brings.
-type Secrets = Vec<(SecretPath, Vec<Field>)>;
+pub(super) type Secrets = Vec<(SecretPath, Vec<Field>)>;
 
 /// Keep secrets in one encrypted file.
 #[derive(Debug, clap::Subcommand)]
@@ -200,78 +197,6 @@ fn put(file: &Path, key: &Key, secrets: Secrets) -> Result<(), Failure> {
     })
 }
 
-fn no_secret(path: &SecretPath) -> Failure {
-    Failure::no_input(format!("there is no secret {path}: `secretfs store ls` shows what there is"))
-}
-
-/// What `get --format json` prints.
-#[derive(Serialize)]
-struct Shown<'a> {
-    path: &'a str,
-    version: u64,
-    created: String,
-    fields: Spelled<'a>,
-}
-
-fn get(document: &Document, path: &SecretPath, field: Option<&str>, format: Format) -> Result<(), Failure> {
-    let kept = document.get(path.as_str()).ok_or_else(|| no_secret(path))?;
-    if let Some(name) = field {
-        let field = kept.fields.iter().find(|field| field.name == name);
-        let none = || Failure::no_input(format!("the secret {path} has no field {}", name.escape_debug()));
-        return print(field.ok_or_else(none)?.value.expose());
-    }
-    match format {
-        Format::Table => print(table(kept).as_bytes()),
-        Format::Json => {
-            let created = humantime::format_rfc3339(kept.created).to_string();
-            let fields = Spelled(&kept.fields);
-            let shown = Shown { path: path.as_str(), version: kept.version, created, fields };
-            let json = serde_json::to_vec_pretty(&shown).map(Zeroizing::new);
-            let mut json = json.map_err(|_| Failure::data("a field cannot be written as JSON"))?;
-            json.push(b'\n');
-            print(&json)
-        }
-    }
-}
-
-fn table(kept: &Kept) -> Zeroizing<String> {
-    let names: Vec<String> = kept.fields.iter().map(|field| printable(&field.name)).collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("Key".len());
-    let mut table = Zeroizing::new(format!("{:width$}    Value\n{:width$}    -----\n", "Key", "---"));
-    for (name, field) in names.iter().zip(&kept.fields) {
-        let value = match field.value.expose_str() {
-            Some(text) => printable(text),
-            None => format!("({} bytes, not text: see them with --field)", field.value.len()),
-        };
-        let value = Zeroizing::new(value);
-        table.push_str(&format!("{name:width$}    {}\n", *value));
-    }
-    table
-}
-
-/// Control characters escaped, so that a value cannot drive the terminal or forge a line.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
-fn list(document: &Document, prefix: &str) -> Result<(), Failure> {
-    let folder = BackendPath::parse(prefix).map_err(|_| BadPath)?;
-    let none =
-        || Failure::no_input(format!("there is no folder {folder}: `secretfs store ls FILE` shows the top"));
-    let listing = document.list(&folder).ok_or_else(none)?;
-    let mut lines = String::new();
-    for entry in listing.entries() {
-        let name = printable(&entry.name);
-        if entry.secret {
-            lines.push_str(&format!("{name}\n"));
-        }
-        if entry.folder {
-            lines.push_str(&format!("{name}/\n"));
-        }
-    }
-    print(lines.as_bytes())
-}
-
 fn edit(file: &Path, key: &Key, path: SecretPath, environment: &Environment) -> Result<(), Failure> {
     let (_, document) = load(file, key)?;
     let kept = document.get(path.as_str());
@@ -281,14 +206,14 @@ fn edit(file: &Path, key: &Key, path: SecretPath, environment: &Environment) -> 
     drop(document);
 
     let desk = Desk::lay(&before, environment)?;
-    let fields = loop {
-        let after = desk.edit(environment)?;
-        if after.expose() == before.as_slice() {
+    let text = loop {
+        let text = desk.edit(environment)?;
+        if text.expose() == before.as_slice() {
             notice("nothing was changed");
             return Ok(());
         }
-        let why = match parse_fields(after.expose()) {
-            Ok(fields) if !fields.is_empty() => break fields,
+        let why = match parse_fields(text.expose()) {
+            Ok(fields) if !fields.is_empty() => break text,
             Ok(_) => "a secret has at least one field (`secretfs store rm` removes it)".to_owned(),
             Err(bad) => bad.to_string(),
         };
@@ -296,70 +221,32 @@ fn edit(file: &Path, key: &Key, path: SecretPath, environment: &Environment) -> 
             return Err(Failure::data(format!("{why}; nothing was changed")));
         }
     };
-    let changed_by_others =
-        |document: &Document| document.get(path.as_str()).map(|kept| kept.version) != version;
-    let (_, now) = load(file, key)?;
-    let overwrite =
-        changed_by_others(&now) && agreed(&format!("{path} was changed meanwhile. Replace it?"), false)?;
-    drop(now);
-    change(file, key, |document| {
-        if changed_by_others(document) && !overwrite {
-            return Err(Failure::io(format!(
-                "{path} was changed by another writer meanwhile; your text was not kept"
-            )));
+    let mut overwrite = false;
+    loop {
+        let fields = parse_fields(text.expose()).map_err(|bad| Failure::data(bad.to_string()))?;
+        let mut conflict = false;
+        let done = change(file, key, |document| {
+            conflict = !overwrite && document.get(path.as_str()).map(|kept| kept.version) != version;
+            if conflict {
+                return Err(Failure::io(format!(
+                    "{path} was changed by another writer meanwhile: edit it again"
+                )));
+            }
+            document.put(path.clone(), fields, SystemTime::now());
+            Ok(())
+        });
+        let Err(failure) = done else { return Ok(()) };
+        let question = if conflict {
+            format!("{path} was changed by another writer meanwhile. Replace it?")
+        } else {
+            format!("{failure}. Try again?")
+        };
+        // What was typed is lost with a no, so only the loss of another's work is not the habit.
+        if !agreed(&question, !conflict)? {
+            return Err(failure);
         }
-        document.put(path.clone(), fields, SystemTime::now());
-        Ok(())
-    })
-}
-
-fn import(source: &Path, path: Option<&str>) -> Result<Secrets, Failure> {
-    let standard_input = source.as_os_str() == "-";
-    let (bytes, name) = if standard_input {
-        (key_values::read_standard_input()?, "standard input".into())
-    } else {
-        (key_values::read_file(source)?, source.to_string_lossy())
-    };
-    if bytes.expose().trim_ascii_start().starts_with(b"{") {
-        if path.is_some() {
-            return Err(Failure::usage("--path is for .env files: JSON holds its own paths"));
-        }
-        return import_json(&bytes, &name);
+        overwrite |= conflict;
     }
-    let path = match path {
-        Some(path) => SecretPath::parse(path)?,
-        None => stem(source)
-            .filter(|_| !standard_input)
-            .ok_or_else(|| Failure::usage("where do the keys go? name the secret with --path PATH"))?,
-    };
-    let text =
-        bytes.expose_str().ok_or_else(|| Failure::data(format!("{name} is neither JSON nor UTF-8 text")))?;
-    let fields = dotenv::parse(text).map_err(|bad| Failure::data(format!("{name}: {bad}")))?;
-    if fields.is_empty() {
-        return Err(Failure::data(format!("{name} holds no KEY=VALUE")));
-    }
-    Ok(vec![(path, fields)])
-}
-
-fn import_json(json: &SecretBytes, name: &str) -> Result<Secrets, Failure> {
-    let secrets = parse_secrets(json.expose()).map_err(|bad| Failure::data(format!("{name}: {bad}")))?;
-    let checked = secrets.into_iter().map(|(path, fields)| {
-        let shown = path.escape_debug();
-        let checked =
-            SecretPath::parse(&path).map_err(|bad| Failure::data(format!("{name}: \"{shown}\": {bad}")))?;
-        if fields.is_empty() {
-            return Err(Failure::data(format!("{name}: {checked} has no field")));
-        }
-        Ok((checked, fields))
-    });
-    checked.collect()
-}
-
-/// `prod.env` and `.env.prod` are `prod`; `.env` says nothing.
-fn stem(source: &Path) -> Option<SecretPath> {
-    let name = source.file_name()?.to_str()?;
-    let stem = name.strip_prefix(".env.").or_else(|| name.strip_suffix(".env")).unwrap_or(name);
-    SecretPath::parse(stem).ok()
 }
 
 /// A question at the terminal; without one the answer is no.
@@ -384,13 +271,4 @@ fn agreed(question: &str, unless_told: bool) -> Result<bool, Failure> {
 fn notice(text: &str) {
     // A notice that nobody can read is no reason to fail.
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        // Whoever reads has seen enough: `get | head`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        done => done.map_err(|error| Failure::io(format!("cannot write to standard output: {error}"))),
-    }
 }

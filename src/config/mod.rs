@@ -2,7 +2,6 @@
 //! Does not know backends, the mount or the command line beyond the values it hands them.
 
 mod backends;
-pub mod guard;
 pub mod keys;
 mod mount;
 mod notes;
@@ -11,11 +10,10 @@ mod trees;
 pub mod units;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use toml_edit::Document;
+use zeroize::Zeroizing;
 
 pub use self::backends::BackendSettings;
 use self::backends::FoundBackend;
@@ -27,9 +25,8 @@ use self::notes::Notes;
 pub use self::notes::Problem;
 use self::reader::{Section, entries, hint, place, shown, start};
 pub use self::trees::TreeSettings;
-
-/// A larger file is no configuration, and is not read into memory.
-const LARGEST_FILE: u64 = 1 << 20;
+use crate::printable::printable_path;
+use crate::trusted_file::{self, Refusal};
 
 /// A whole configuration. Every path in it is absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +93,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
             // the parser's message is made of its own words; its Display would quote the line
             let text = format!("this is not TOML: {}", error.message().replace('\n', " "));
             let (line, column) = (Some(notes.line(at)), Some(notes.column(at)));
-            return Err(Invalid { problems: vec![Problem { file: name(path), line, column, text }] });
+            return Err(Invalid {
+                problems: vec![Problem { file: printable_path(path), line, column, text }],
+            });
         }
     };
     // a relative --config and a later change of folder must not move what it names
@@ -119,11 +118,11 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
             .add(backend.at, format!("no [[tree]] uses [backend.{label}]; add one, or remove the backend"));
     }
     if !notes.is_empty() {
-        return Err(Invalid { problems: notes.into_problems(&name(path)) });
+        return Err(Invalid { problems: notes.into_problems(&printable_path(path)) });
     }
     let backends = backends.into_iter().filter_map(|found| Some((found.name, found.settings?))).collect();
     let settings = Settings { mount, backends, trees };
-    Ok(Loaded { settings, warnings: warnings.into_problems(&name(path)) })
+    Ok(Loaded { settings, warnings: warnings.into_problems(&printable_path(path)) })
 }
 
 /// Turns the tables of one file into settings.
@@ -135,12 +134,12 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     /// A file that must be there; `hint` says how to make it.
     fn file(&self, section: &Section<'a>, name: &str, hint: &str) -> Option<PathBuf> {
-        self.guarded(section, name, hint, |path| guard::file(path).map(drop))
+        self.guarded(section, name, hint, trusted_file::exists)
     }
 
     /// A file that must be there and that others cannot write.
     fn credential_file(&self, section: &Section<'a>, name: &str) -> Option<PathBuf> {
-        self.guarded(section, name, "", guard::credential_file)
+        self.guarded(section, name, "", trusted_file::check)
     }
 
     fn guarded(
@@ -148,12 +147,12 @@ impl<'a> Reading<'a> {
         section: &Section<'a>,
         name: &str,
         hint: &str,
-        check: fn(&Path) -> Result<(), guard::BadFile>,
+        check: fn(&Path) -> Result<(), Refusal>,
     ) -> Option<PathBuf> {
         let (at, path) = self.path(section, name)?;
         match check(&path) {
             Ok(()) => return Some(path),
-            Err(guard::BadFile::Missing) => {
+            Err(Refusal::Missing) => {
                 section.refuse(
                     name,
                     at,
@@ -175,37 +174,24 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // the kind is enough, and the path stands before it
-    let explain = |error: std::io::Error| format!("the file cannot be read: {}", error.kind());
-    guard::file(path).map_err(|bad| format!("{bad}; give the path of a configuration file"))?;
-    let file = File::open(path).map_err(explain)?;
-    let named = name(path);
-    guard::trusted(&file.metadata().map_err(explain)?).map_err(|bad| match bad {
-        guard::BadFile::Writable => {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let named = printable_path(path);
+    let content = trusted_file::read(path).map_err(|refusal| match refusal {
+        Refusal::Missing | Refusal::Folder | Refusal::NotAFile => {
+            format!("{refusal}; give the path of a configuration file")
+        }
+        Refusal::Writable => {
             format!("users other than its owner can write the file; run `chmod go-w {named}`")
         }
-        guard::BadFile::Foreign(us) => format!("the file belongs to another user; run `chown {us} {named}`"),
-        other => other.to_string(),
+        Refusal::Foreign(us) => format!("the file belongs to another user; run `chown {us} {named}`"),
+        Refusal::TooLarge => "the file is larger than 1 MiB, so it is no configuration; give another".into(),
+        Refusal::Unreadable(_) => refusal.to_string(),
     })?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(explain)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err("the file is larger than 1 MiB, so it is no configuration; give another".into());
-    }
-    Ok(bytes)
+    Ok(content.bytes)
 }
 
 fn whole_file(path: &Path, line: Option<usize>, text: String) -> Invalid {
-    Invalid { problems: vec![Problem { file: name(path), line, column: None, text }] }
-}
-
-/// The file as messages call it: the way it was given, but unable to forge a line.
-fn name(path: &Path) -> String {
-    path.to_string_lossy()
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect()
+    Invalid { problems: vec![Problem { file: printable_path(path), line, column: None, text }] }
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ impl SecretFs {
 type Named = (String, Place, Option<(Attributes, u64)>);
 
 /// The one of two errors to report: an outage before a refusal, a refusal before an absence.
-fn worse(first: Option<Error>, second: Error) -> Error {
+pub(super) fn worse(first: Option<Error>, second: Error) -> Error {
     let rank = |error: &Error| match error {
         Error::NotFound => 0,
         error if error.is_answer() => 1,

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 
 use super::SecretFs;
+use super::directory::worse;
 use crate::cache::SecretRef;
 use crate::errno::Failure;
 use crate::tree::inode::Place;
@@ -27,6 +28,13 @@ impl SecretFs {
                 say(&mut text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
             }
         }
+        text
+    }
+
+    /// The same about `place` itself, which no name leads to: the root of the mount.
+    pub(super) async fn explain_itself(&self, place: &Place) -> String {
+        let mut text = String::new();
+        self.explain_place(&mut text, place).await;
         text
     }
 
@@ -64,8 +72,8 @@ impl SecretFs {
                 let listing = self.cache.listing(of).await;
                 match listing {
                     Ok(_) => say(text, "readable", "yes, as a folder"),
-                    Err(_) => {
-                        let failure = Failure::from(error);
+                    Err(other) => {
+                        let failure = Failure::from(worse(Some(error), other));
                         say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
                     }
                 }

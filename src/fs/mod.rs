@@ -159,6 +159,9 @@ impl SecretFs {
     /// The text of an extended attribute, `name` without its `user.secretfs.` prefix.
     pub async fn attribute(&self, ino: INodeNo, name: &OsStr) -> Result<String, Failure> {
         let node = self.node(ino)?;
+        if name == "explain" {
+            return Ok(self.explain_itself(&node.place).await);
+        }
         if let Some(child) = name.as_bytes().strip_prefix(b"explain.") {
             return Ok(self.explain(&node.place, OsStr::from_bytes(child)).await);
         }

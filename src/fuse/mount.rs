@@ -11,9 +11,10 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::Adapter;
+use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
-use super::{Adapter, Directories};
 use crate::fs::SecretFs;
 use crate::mounts;
 

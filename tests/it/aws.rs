@@ -1,6 +1,15 @@
 //! Owns the proof that the AWS backend reads and lists what a real implementation of the API (moto) holds.
 //! Does not know the filesystem. Each test keeps to secrets under a prefix of its own: they share one server.
 
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
 mod environment;
 mod fake;
 mod faults;

@@ -148,7 +148,7 @@ fn explain_says_who_serves_a_path_or_why_not_and_never_the_value() {
         ("team/db/.json", 0, &["what: a view of the whole secret (Json)", path, "readable: yes"]),
         ("team/db", 0, &["what: a directory", path, "readable: yes"]),
         ("team", 0, &["what: a directory", "path: team", "readable: yes, as a folder"]),
-        ("", 0, &["what: the mount itself"]),
+        ("", 0, &["what: a directory", "tree: /", "readable: yes, as a folder"]),
         ("team/db/nope", 0, &["path: team/db/nope", "readable: no: ENOENT (there is no such file)"]),
         ("team/nope/deep/er", 0, &["path: team/nope", "readable: no: ENOENT (there is no such file)"]),
         ("team/db/password/below", 0, &["readable: no: ENOTDIR (not a directory)"]),

@@ -14,7 +14,10 @@
 mod aws;
 mod cli;
 mod docs_config;
+mod faults;
+mod hostile;
 mod mount;
+mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;

@@ -146,30 +146,38 @@ fn host_of(uri: &str) -> String {
 fn cause_of(error: &(dyn StdError + 'static)) -> &'static str {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<rustls::Error>() {
-            return "TLS failed: the certificate is not trusted, or this is no TLS server";
+        if let Some(cause) = cause_in(error) {
+            return cause;
         }
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            match io.kind() {
-                io::ErrorKind::ConnectionRefused => return "connection refused",
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => return "no route",
-                io::ErrorKind::InvalidData => {
-                    return "TLS failed: the certificate is not trusted, or this is no TLS server";
-                }
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
-                    return "the connection was closed without an answer";
-                }
-                _ => {}
-            }
-        }
-        // hyper-util's type is private; its text is fixed.
-        if error.to_string() == "dns error" {
-            return "the name cannot be resolved";
-        }
-        next = error.source();
+        // An io::Error passes over the error it wraps when asked for its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| error.source());
     }
-    "no connection, or closed without an answer"
+    "no connection could be made: is the address right?"
 }
+
+/// What one error of a chain says by itself.
+fn cause_in(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    if error.is::<rustls::Error>() {
+        return Some("TLS failed: the certificate is not trusted, or this is no TLS server");
+    }
+    match error.downcast_ref().map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => return Some("connection refused"),
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => return Some("no route"),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof) => {
+            return Some(CLOSED);
+        }
+        _ => {}
+    }
+    // Private types of hyper, whose texts are fixed.
+    match error.to_string().as_str() {
+        "dns error" => Some("the name cannot be resolved"),
+        "connection closed before message completed" => Some(CLOSED),
+        _ => None,
+    }
+}
+
+const CLOSED: &str = "the connection was closed without an answer";
 
 /// What is to be known of a failed call, looked up in the chain of its causes.
 pub(super) enum Known<'a> {

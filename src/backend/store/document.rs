@@ -217,7 +217,7 @@ impl Serialize for Kept {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::secret::{Form, SecretBytes};

@@ -12,6 +12,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use crate::backend::json_fields::compact;
 use crate::secret::{Field, Form, SecretBytes};
 
 /// Where text stopped being what it should be. Never the text itself.
@@ -163,24 +164,6 @@ impl<'a> Wrapped<'a> {
 /// `null` is a value here, not an absence.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// Drops the white space between tokens and changes nothing else.
-fn compact(json: &str) -> SecretBytes {
-    let mut bytes = Vec::with_capacity(json.len());
-    let (mut quoted, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        if quoted {
-            quoted = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else if byte.is_ascii_whitespace() {
-            continue;
-        } else {
-            quoted = byte == b'"';
-        }
-        bytes.push(byte);
-    }
-    SecretBytes::new(bytes)
 }
 
 /// A JSON object in its own order, with every key once and none empty.

@@ -1,5 +1,5 @@
-//! Owns the store's file: encryption, the lock between writers, and replacing it so that a crash leaves old or new.
-//! Does not know what the document means or who asks.
+//! Owns the store's file: the lock between writers, and replacing it so that a crash leaves old or new.
+//! Does not know how it is encrypted, what the document means or who asks.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -9,13 +9,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use age::{DecryptError, Decryptor, Encryptor, x25519};
 use rustix::fs::{CWD, RenameFlags};
-use zeroize::Zeroizing;
 
+use super::cipher::{decrypt, decryptor, encrypt};
 use super::document::{BadDocument, Document};
-use super::key::{Key, Secret, passphrase_identity, passphrase_recipient};
-use super::shown;
+use super::key::Key;
+use crate::printable::printable_path;
 
 /// The largest store, in bytes of the encrypted file. All of it is held in memory while it is used.
 pub const LIMIT: u64 = 256 << 20;
@@ -24,13 +23,13 @@ pub const LIMIT: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no file.
-    #[error("store {} does not exist: make it with `secretfs store init`", shown(.0))]
+    #[error("store {} does not exist: make it with `secretfs store init`", printable_path(.0))]
     Missing(PathBuf),
     /// `init` never replaces anything.
-    #[error("{} exists already: remove it first or choose another name", shown(.0))]
+    #[error("{} exists already: remove it first or choose another name", printable_path(.0))]
     Exists(PathBuf),
     /// The key is not the one the file was encrypted to.
-    #[error("{key} cannot decrypt {}", shown(.file))]
+    #[error("{key} cannot decrypt {}", printable_path(.file))]
     WrongKey {
         /// "the identity FILE" or "the passphrase".
         key: String,
@@ -38,13 +37,13 @@ pub enum Error {
         file: PathBuf,
     },
     /// An identity was given for a file that wants a passphrase.
-    #[error("{} is encrypted with a passphrase: give it with --passphrase-file", shown(.0))]
+    #[error("{} is encrypted with a passphrase: give it with --passphrase-file", printable_path(.0))]
     NeedsPassphrase(PathBuf),
     /// A passphrase was given for a file that wants an identity.
-    #[error("{} is not encrypted with a passphrase: give its identity with --identity", shown(.0))]
+    #[error("{} is not encrypted with a passphrase: give its identity with --identity", printable_path(.0))]
     NeedsIdentity(PathBuf),
     /// What is wrong with the bytes.
-    #[error("{}: {why}", shown(.file))]
+    #[error("{}: {why}", printable_path(.file))]
     Corrupt {
         /// The store.
         file: PathBuf,
@@ -52,7 +51,7 @@ pub enum Error {
         why: &'static str,
     },
     /// It decrypts, but is no store.
-    #[error("{} decrypts but cannot be used: {bad}", shown(.file))]
+    #[error("{} decrypts but cannot be used: {bad}", printable_path(.file))]
     Document {
         /// The store.
         file: PathBuf,
@@ -60,10 +59,10 @@ pub enum Error {
         bad: BadDocument,
     },
     /// Larger than [`LIMIT`].
-    #[error("{} would be larger than the limit of 256 MiB: split it into several stores", shown(.0))]
+    #[error("{} would be larger than the limit of 256 MiB: split it into several stores", printable_path(.0))]
     TooLarge(PathBuf),
     /// The operating system refuses.
-    #[error("cannot {doing} {}: {error}", shown(.file))]
+    #[error("cannot {doing} {}: {error}", printable_path(.file))]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -129,7 +128,7 @@ pub fn change<T, E: From<Error>>(
     Ok(result)
 }
 
-fn io_error(doing: &'static str, path: &Path, error: io::Error) -> Error {
+pub(super) fn io_error(doing: &'static str, path: &Path, error: io::Error) -> Error {
     Error::Io { doing, file: path.to_owned(), error }
 }
 
@@ -180,74 +179,6 @@ fn read(file: &File, path: &Path, key: &Key) -> Result<(u64, Document), Error> {
     let document =
         Document::parse(&plaintext).map_err(|bad| Error::Document { file: path.to_owned(), bad })?;
     Ok((stamp(&found), document))
-}
-
-fn decryptor<'a>(encrypted: &'a [u8], path: &Path) -> Result<Decryptor<&'a [u8]>, Error> {
-    let corrupt = |why| Error::Corrupt { file: path.to_owned(), why };
-    Decryptor::new_buffered(encrypted).map_err(|error| match error {
-        _ if encrypted.is_empty() => corrupt("the file is empty"),
-        _ if encrypted.starts_with(b"-----BEGIN AGE") => {
-            corrupt("it is armored; a store is a binary age file")
-        }
-        DecryptError::InvalidHeader if encrypted.starts_with(b"age-encryption.org/v1\n") => {
-            corrupt("its age header is damaged")
-        }
-        _ => corrupt("it is not an age file"),
-    })
-}
-
-fn decrypt(encrypted: &[u8], path: &Path, key: &Key) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let corrupt = |why| Error::Corrupt { file: path.to_owned(), why };
-    let wrong = || Error::WrongKey { key: key.origin().to_owned(), file: path.to_owned() };
-    let decryptor = decryptor(encrypted, path)?;
-    let by_passphrase = decryptor.is_scrypt();
-    let reader = match (&key.secret, by_passphrase) {
-        (Secret::Identities(_), true) => return Err(Error::NeedsPassphrase(path.to_owned())),
-        (Secret::Passphrase(_), false) => return Err(Error::NeedsIdentity(path.to_owned())),
-        (Secret::Identities(identities), false) => {
-            decryptor.decrypt(identities.iter().map(|one| one as &dyn age::Identity))
-        }
-        (Secret::Passphrase(passphrase), true) => {
-            decryptor.decrypt(std::iter::once(&passphrase_identity(passphrase) as _))
-        }
-    };
-    let mut reader = reader.map_err(|error| match error {
-        DecryptError::NoMatchingKeys => wrong(),
-        DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed if by_passphrase => wrong(),
-        DecryptError::ExcessiveWork { .. } => corrupt("its passphrase costs more work than is accepted"),
-        _ => corrupt("its age header is damaged"),
-    })?;
-    let mut plaintext = Zeroizing::new(Vec::with_capacity(encrypted.len()));
-    reader
-        .read_to_end(&mut plaintext)
-        .map_err(|_| corrupt("it is damaged or cut off: restore it from a backup"))?;
-    Ok(plaintext)
-}
-
-fn encrypt(document: &Document, key: &Key, path: &Path) -> Result<Vec<u8>, Error> {
-    let corrupt = |why| Error::Corrupt { file: path.to_owned(), why };
-    let failed = |error| io_error("encrypt", path, error);
-    let plaintext = document.to_json().map_err(|_| corrupt("a field cannot be written as JSON"))?;
-    let encryptor = match &key.secret {
-        Secret::Passphrase(passphrase) => {
-            Encryptor::with_recipients(std::iter::once(&passphrase_recipient(passphrase) as _))
-        }
-        Secret::Identities(_) => {
-            let parsed = document.recipients().iter().map(|text| text.parse::<x25519::Recipient>());
-            let recipients = parsed.collect::<Result<Vec<_>, _>>();
-            let recipients =
-                recipients.map_err(|_| corrupt("a recipient in it is not an age public key (age1...)"))?;
-            Encryptor::with_recipients(recipients.iter().map(|one| one as _))
-        }
-    };
-    let encryptor = encryptor.map_err(|_| corrupt("it names no recipients to encrypt to"))?;
-    let mut encrypted = Vec::with_capacity(plaintext.len() + plaintext.len() / 1024 + 4096);
-    let mut writer = encryptor.wrap_output(&mut encrypted).map_err(failed)?;
-    writer.write_all(&plaintext).and_then(|()| writer.finish().map(drop)).map_err(failed)?;
-    if encrypted.len() as u64 > LIMIT {
-        return Err(Error::TooLarge(path.to_owned()));
-    }
-    Ok(encrypted)
 }
 
 /// `.NAME.SUFFIX` in the directory of `path`.

@@ -2,19 +2,17 @@
 //! Does not know the store's file or its content.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::{ExposeSecret, SecretString};
 use age::x25519;
 use zeroize::Zeroizing;
 
-use super::shown;
+use crate::printable::printable_path;
 use crate::secret::SecretBytes;
-
-/// A file with keys is small; this bounds what a wrong path can cost.
-const LIMIT: u64 = 64 << 10;
+use crate::trusted_file::{self, Refusal};
 
 /// scrypt's cost as a power of two, the default of the age tool: about a second, 256 MiB while it runs.
 /// Fixed and not measured, so that a busy machine does not weaken a file.
@@ -27,7 +25,7 @@ const MAX_WORK_FACTOR: u8 = 22;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is no such file.
-    #[error("there is no {what} at {}: {hint}", shown(.file))]
+    #[error("there is no {what} at {}: {hint}", printable_path(.file))]
     Missing {
         /// "identity" or "passphrase file".
         what: &'static str,
@@ -37,10 +35,10 @@ pub enum ConfigError {
         hint: &'static str,
     },
     /// Somebody else could have put another key in its place.
-    #[error("{} can be changed by other users: make it yours and run `chmod go-w` on it", shown(.0))]
+    #[error("{} can be changed by other users: make it yours and run `chmod go-w` on it", printable_path(.0))]
     Untrusted(PathBuf),
     /// The content is not what it should be.
-    #[error("{}: {why}", shown(.file))]
+    #[error("{}: {why}", printable_path(.file))]
     Content {
         /// The file.
         file: PathBuf,
@@ -51,7 +49,7 @@ pub enum ConfigError {
     #[error("a passphrase is UTF-8 text and not empty")]
     Passphrase,
     /// The operating system refuses.
-    #[error("cannot {doing} {}: {error}", shown(.file))]
+    #[error("cannot {doing} {}: {error}", printable_path(.file))]
     Io {
         /// "read" or "create".
         doing: &'static str,
@@ -94,7 +92,7 @@ impl Key {
         if identities.is_empty() {
             return Err(bad("it holds no age identity (AGE-SECRET-KEY-1...)".into()));
         }
-        let origin = format!("the identity {}", shown(file));
+        let origin = format!("the identity {}", printable_path(file));
         Ok(Self { secret: Secret::Identities(identities), origin })
     }
 
@@ -189,26 +187,17 @@ fn read_trusted(
     what: &'static str,
     hint: &'static str,
 ) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
-    let failed = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound => ConfigError::Missing { what, file: file.to_owned(), hint },
-        _ => ConfigError::Io { doing: "read", file: file.to_owned(), error },
-    };
-    let opened = File::open(file).map_err(failed)?;
-    let found = opened.metadata().map_err(failed)?;
-    let own = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
-    if !own || found.mode() & 0o022 != 0 {
-        return Err(ConfigError::Untrusted(file.to_owned()));
+    let named = || file.to_owned();
+    let content = trusted_file::read(file).map_err(|refusal| match refusal {
+        Refusal::Missing => ConfigError::Missing { what, file: named(), hint },
+        Refusal::Writable | Refusal::Foreign(_) => ConfigError::Untrusted(named()),
+        Refusal::Unreadable(kind) => ConfigError::Io { doing: "read", file: named(), error: kind.into() },
+        Refusal::Folder | Refusal::NotAFile | Refusal::TooLarge => {
+            ConfigError::Content { file: named(), why: refusal.to_string() }
+        }
+    })?;
+    if content.others_can_read {
+        tracing::warn!("{} can be read by other users: run `chmod go=` on it", printable_path(file));
     }
-    if found.mode() & 0o044 != 0 {
-        tracing::warn!("{} can be read by other users: run `chmod go= ` on it", shown(file));
-    }
-    let mut bytes = Zeroizing::new(Vec::new());
-    opened.take(LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(ConfigError::Content {
-            file: file.to_owned(),
-            why: "too large for a file of keys".into(),
-        });
-    }
-    Ok(bytes)
+    Ok(content.bytes)
 }

@@ -1,12 +1,13 @@
 //! Owns the embedded store as a backend: one age file, decrypted when it changed, forgotten when it is not used.
 //! Does not know commands, configuration files or the kernel.
 
+mod cipher;
 mod document;
 mod fields;
 mod file;
 mod key;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -192,12 +193,4 @@ impl From<FileError> for Error {
             other => Self::Unreachable(other.to_string()),
         }
     }
-}
-
-/// A path for a message: what could forge a line is escaped.
-fn shown(path: &Path) -> String {
-    path.to_string_lossy()
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect()
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::config::{Config, ConfigError, Setting, TokenSource};
 use super::http::{Transport, our_error};
 use crate::backend::Error;
-use crate::{path::BackendPath, trusted_file};
+use crate::{path::BackendPath, printable::printable_path, trusted_file};
 
 /// Longest encoded path that is sent, in bytes. Vault's storage takes keys up to 32 KiB; an `http::Uri` up to 64 KiB.
 const MAX_PATH: usize = 48 << 10;
@@ -121,15 +121,18 @@ impl Api {
             TokenSource::Literal(token) => header_text(token.expose()),
             TokenSource::Absent => return Err(Error::Unreachable(NO_TOKEN.to_owned())),
             TokenSource::File(path) => {
-                let path = path.clone();
+                let file = path.clone();
                 // A home folder may be on a network: never wait for it on a thread that serves others.
-                let read = tokio::task::spawn_blocking(move || trusted_file::read(&path)).await;
+                let read = tokio::task::spawn_blocking(move || trusted_file::read(&file)).await;
                 match read {
-                    Ok(Ok(bytes)) => header_text(&bytes),
-                    Ok(Err(trusted_file::Error::Missing { .. })) => {
+                    Ok(Ok(content)) => header_text(&content.bytes),
+                    Ok(Err(trusted_file::Refusal::Missing)) => {
                         return Err(Error::Unreachable(NO_TOKEN.to_owned()));
                     }
-                    Ok(Err(error)) => return Err(Error::Unreachable(format!("no token: {error}"))),
+                    Ok(Err(refusal)) => {
+                        let file = printable_path(path);
+                        return Err(Error::Unreachable(format!("no token from `{file}`: {refusal}")));
+                    }
                     Err(_) => {
                         return Err(Error::Unreachable(
                             "the token file was not read: shutting down".to_owned(),

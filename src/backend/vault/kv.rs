@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 
 use super::api::{Api, Call, data};
 use super::engines::{Engine, Kind};
-use super::json::fields;
+use crate::backend::json_fields::fields_of_object;
 use crate::backend::{Entry, Error, Listing};
 use crate::path::BackendPath;
-use crate::secret::{Secret, Version};
+use crate::secret::{Field, Secret, Version};
 
 /// The secret at `rest` below the engine's mount.
 pub(super) async fn read(api: &Api, engine: &Engine, rest: &BackendPath) -> Result<Secret, Error> {
@@ -87,6 +87,10 @@ fn versioned(body: &[u8], now: SystemTime) -> Result<Secret, Error> {
 fn unversioned(body: &[u8]) -> Result<Secret, Error> {
     let object = data::<&RawValue>(body)?.ok_or(Error::NotFound)?;
     Ok(Secret { fields: fields(object)?, version: Version::default(), created: None, expires: None })
+}
+
+fn fields(object: &RawValue) -> Result<Vec<Field>, Error> {
+    fields_of_object(object.get()).ok_or(Error::Malformed("the secret's data is not a JSON object"))
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,6 @@ mod api;
 mod config;
 mod engines;
 mod http;
-mod json;
 mod kv;
 
 use std::future::Future;

@@ -126,14 +126,15 @@ async fn no_connection_names_the_host_and_the_cause() {
     assert!(read.to_string().contains(&format!("{}: the connection was closed", fake.host())), "{read}");
     assert_eq!(read, list);
 
+    // No TLS server; and what else a URL holds is not shown.
     let plain = aws_at(&format!("https://canary:canary@{}", fake.host()), DEADLINE, 1024);
     let (read, _) = errors_of(&plain).await;
-    assert!(read.to_string().contains(&format!("{}: TLS failed", fake.host())), "{read}");
+    assert!(read.to_string().contains(&format!(" {}: ", fake.host())), "{read}");
 }
 
 #[tokio::test]
 async fn an_endpoint_that_is_none_says_where_to_look() {
-    for endpoint in ["canary", "http://", "ftp://canary/"] {
+    for endpoint in ["nonsense", "http://", "ftp://127.0.0.1:9/"] {
         let (read, list) = errors_of(&aws_at(endpoint, DEADLINE, 1024)).await;
         assert!(
             matches!((&read, &list), (Error::Unreachable(_), Error::Unreachable(_))),
@@ -252,7 +253,9 @@ async fn a_page_that_names_what_was_not_asked_for_hides_nothing() {
 async fn a_listing_without_an_end_ends_at_the_deadline() {
     let fake =
         Fake::start(|_, _| Reply::json(json!({ "SecretList": [{ "Name": "a" }], "NextToken": "more" })));
+    let began = Instant::now();
     assert_eq!(impatient(&fake).list(&path("")).await.unwrap_err(), Error::TimedOut(DEADLINE));
+    assert!(began.elapsed() < HANGS);
 }
 
 #[tokio::test]

@@ -55,8 +55,6 @@ fn extended_attributes_say_what_meta_says() {
         );
     }
     assert_eq!(get("security.capability"), Err(rustix::io::Errno::NODATA));
-    let small = rustix::fs::getxattr(&file, "user.secretfs.version", &mut [0u8; 0][..]);
-    assert_eq!(small, Ok(1), "a buffer of no size asks for the size");
     let small = rustix::fs::getxattr(&file, "user.secretfs.fetched", &mut [0u8; 3][..]);
     assert_eq!(small, Err(rustix::io::Errno::RANGE));
 }

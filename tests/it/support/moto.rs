@@ -1,7 +1,9 @@
 //! Owns moto's server, a real implementation of the Secrets Manager API in memory, and the requests that fill it.
 //! Does not know our own backend; it speaks plain HTTP, so that a test never checks the SDK with the SDK.
 
-use std::io::{Read, Write};
+#![allow(unreachable_pub, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -126,7 +128,7 @@ impl Moto {
     }
 
     fn post(&self, operation: &str, body: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(START))?;
         // moto finds the service and region in the signature's scope, and does not check the signature.
         let head = format!(
@@ -137,10 +139,8 @@ impl Moto {
             self.port,
             body.len()
         );
-        stream.write_all((head + body).as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        (&stream).write_all((head + body).as_bytes())?;
+        read_answer(&stream)
     }
 
     fn spawn(tls: Option<(&Path, &Path)>) -> Result<Self, String> {
@@ -207,6 +207,24 @@ fn spawn_from_lasting_thread(command: Command) -> std::io::Result<Child> {
     let (reply, spawned) = mpsc::channel();
     spawner.lock().expect("not poisoned").send((command, reply)).expect("the spawner lasts");
     spawned.recv().expect("the spawner answers")
+}
+
+/// Head and body of an HTTP answer. Does not wait for the connection to close, which moto is slow to do.
+fn read_answer(stream: &TcpStream) -> std::io::Result<String> {
+    let mut reader = BufReader::new(stream);
+    let (mut answer, mut length) = (String::new(), 0);
+    while !answer.ends_with("\r\n\r\n") {
+        let start = answer.len();
+        if reader.read_line(&mut answer)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let header = answer[start..].split_once(':');
+        if let Some((_, value)) = header.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            length = value.trim().parse().map_err(|_| std::io::ErrorKind::InvalidData)?;
+        }
+    }
+    reader.take(length).read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn text(answer: &Value, member: &str) -> String {

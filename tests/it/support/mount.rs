@@ -235,6 +235,15 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
+/// Looks again and again until `done`; fails when that never comes.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < HANG, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A store for one test: the file, its identity, and `put`.
 pub struct Store {
     /// The scratch folder that both lie in.

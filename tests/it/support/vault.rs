@@ -41,6 +41,11 @@ impl Vault {
         Self::launch(false)
     }
 
+    /// A server of one's own on this port, which must be free.
+    pub fn start_on(port: u16) -> Result<Self, String> {
+        Self::try_launch(&Self::program()?, false, port)
+    }
+
     /// A server of one's own that speaks TLS with a CA made for it.
     pub fn start_tls() -> Result<Self, String> {
         Self::launch(true)
@@ -57,12 +62,16 @@ impl Vault {
         shared.as_ref().map_err(Clone::clone)
     }
 
+    fn program() -> Result<PathBuf, String> {
+        super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))
+    }
+
     fn launch(tls: bool) -> Result<Self, String> {
-        let program = super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))?;
+        let program = Self::program()?;
         let mut failure = String::new();
         // A port that was free a moment ago may be taken by now.
         for _ in 0..3 {
-            match Self::try_launch(&program, tls) {
+            match Self::try_launch(&program, tls, super::free_port()) {
                 Ok(vault) => return Ok(vault),
                 Err(why) => failure = why,
             }
@@ -70,9 +79,9 @@ impl Vault {
         Err(failure)
     }
 
-    fn try_launch(program: &PathBuf, tls: bool) -> Result<Self, String> {
+    fn try_launch(program: &PathBuf, tls: bool, port: u16) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let (port, mut plain) = (super::free_port(), 0);
+        let mut plain = 0;
         let mut command = Command::new("sh");
         command.args(["-c", WRAPPER, "sh"]).arg(program).args(["server", "-dev", "-dev-no-store-token"]);
         command
@@ -153,6 +162,18 @@ impl Vault {
         Some((status, serde_json::from_slice(&answer[split + 4..]).unwrap_or(Value::Null)))
     }
 
+    /// The server's own command line, as a user has it: `vault ARGUMENTS...`, which must succeed.
+    pub fn cli(&self, arguments: &[&str]) {
+        let mut command = Command::new(Self::program().expect("it runs already"));
+        for name in ["VAULT_ADDR", "BAO_ADDR"] {
+            command.env(name, format!("http://127.0.0.1:{}", self.plain));
+        }
+        for name in ["VAULT_TOKEN", "BAO_TOKEN"] {
+            command.env(name, ROOT_TOKEN);
+        }
+        super::mount::run(command.env("HOME", self.folder.path()).args(arguments));
+    }
+
     /// As [`Vault::api`], for calls that must succeed.
     pub fn must(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.api(method, path, body);
@@ -228,6 +249,19 @@ impl Vault {
     /// Freezes the server: connections are accepted by the kernel, nothing is answered.
     pub fn pause(&self) {
         kill_process(self.pid, Signal::STOP).expect("our own child");
+        // The kernel stops a thread when it next runs, which on a busy machine leaves time to answer.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())).expect("procfs");
+        let states =
+            threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        states.into_iter().all(|stat| stat.contains(") T "))
     }
 
     /// Ends [`Vault::pause`].

@@ -1,0 +1,57 @@
+//! Owns the cost of what every request passes through, below the kernel: cache, lookup, open and read, names.
+//! Does not know FUSE or any backend's protocol.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::ffi::OsStr;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use secretfs::access::Permissions;
+use secretfs::backend::faulty::Faulty;
+use secretfs::cache::{Limits, SecretCache, SecretRef, Source, SourceId};
+use secretfs::clock::Clock;
+use secretfs::fs::SecretFs;
+use secretfs::path::BackendPath;
+use secretfs::tree::inode::INodeNo;
+use secretfs::tree::{Tree, Trees, name};
+
+fn hits(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let backend = Arc::new(Faulty::new());
+    backend.put("api-key", &[("value", &[b'x'; 64])]);
+    let source = Source { name: "bench".into(), backend };
+    let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
+    let root = SecretRef { source: SourceId(0), path: BackendPath::root() };
+    let permissions = Permissions { uid: 0, gid: 0, file_mode: 0o400 };
+    let trees = Trees::new(vec![Tree { at: vec![], root, permissions }]);
+    let fs = SecretFs::new(trees, cache.clone(), 1 << 20);
+    let folder = runtime.block_on(fs.lookup(INodeNo::ROOT, OsStr::new("api-key"))).unwrap().ino;
+    let file = runtime.block_on(fs.lookup(folder, OsStr::new("value"))).unwrap().ino;
+    let secret = SecretRef { source: SourceId(0), path: BackendPath::parse("api-key").unwrap() };
+    criterion.bench_function("cache hit", |b| {
+        b.iter(|| runtime.block_on(cache.secret(black_box(&secret))).unwrap());
+    });
+    criterion.bench_function("lookup of a field", |b| {
+        b.iter(|| {
+            let found = runtime.block_on(fs.lookup(folder, OsStr::new("value"))).unwrap();
+            fs.forget(found.ino, 1);
+        });
+    });
+    criterion.bench_function("open, read, close", |b| {
+        b.iter(|| {
+            let opened = runtime.block_on(fs.open(file)).unwrap();
+            black_box(fs.opened(opened.handle).unwrap().read(0, 4096));
+            fs.release(opened.handle)
+        });
+    });
+}
+
+fn names(criterion: &mut Criterion) {
+    criterion.bench_function("encode a name", |b| b.iter(|| name::encode(black_box("database-password"))));
+    criterion.bench_function("decode a name", |b| b.iter(|| name::decode(black_box(OsStr::new("a%2Fb")))));
+}
+
+criterion_group!(benches, hits, names);
+criterion_main!(benches);

@@ -1,0 +1,234 @@
+//! Owns the three figures that README quotes: each a ratio of two things measured in turns in one run.
+//! Does not know how the program works; it runs it.
+//!
+//! `make bench`, or `cargo bench --bench ratios`. Absolute times on a shared machine mean little; a ratio of
+//! interleaved rounds holds.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing
+)]
+#![allow(missing_docs)]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[path = "ratios/empty.rs"]
+mod empty;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use support::mount::{Mount, Plan, Store};
+use support::vault::{ROOT_TOKEN, Vault};
+
+/// Secrets in the warm runs, as in the design's own measurements.
+const FILES: usize = 1000;
+/// Rounds of each side; the median of their ratios is the figure.
+const ROUNDS: usize = 15;
+/// How long one side of one warm round reads.
+const ROUND: Duration = Duration::from_millis(400);
+/// Secrets read for the first time in the cold run.
+const COLD: usize = 1500;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("--serve-empty") {
+        empty::serve(Path::new(&arguments.next().expect("mount point")), FILES);
+        return;
+    }
+    warm();
+    cold();
+}
+
+/// Warm open + read + read + close of a 64 byte value: secretfs against an empty FUSE in the same mode, and tmpfs.
+fn warm() {
+    let store = Store::new();
+    let json: Vec<String> =
+        (0..FILES).map(|i| format!("\"s{i}\":{{\"value\":\"{}\"}}", "x".repeat(64))).collect();
+    let source = store.folder.path().join("import.json");
+    std::fs::write(&source, format!("{{{}}}", json.join(","))).unwrap();
+    let mut import = support::mount::secretfs();
+    import.args(["store", "import"]).arg(store.file()).arg(source).arg("--identity").arg(store.identity());
+    support::mount::run(&mut import);
+    let mount = quiet(store.mount()).arg("--ttl").arg("1h").start();
+    let empty = Empty::start();
+    let plain = tmpfs();
+    let sides = [&mount.at, &empty.at, &plain.path().to_owned()].map(|at| paths(at));
+    for readers in [1, 4] {
+        let mut rates = vec![];
+        for _ in 0..ROUNDS {
+            rates.push([
+                read_for(&sides[0], readers),
+                read_for(&sides[1], readers),
+                read_for(&sides[2], readers),
+            ]);
+        }
+        let ratio = |a: usize, b: usize| median(rates.iter().map(|round| round[a] / round[b]).collect());
+        let rate = |side: usize| median(rates.iter().map(|round| round[side]).collect());
+        println!(
+            "warm open+read+close, {readers} readers: {:.2} of an empty FUSE, {:.3} of tmpfs   ({:.0}/s, {:.0}/s, {:.0}/s)",
+            ratio(0, 1),
+            ratio(0, 2),
+            rate(0),
+            rate(1),
+            rate(2)
+        );
+    }
+}
+
+/// The first read of a secret through the mount against one raw keep-alive HTTP GET of the same secret.
+fn cold() {
+    let vault = match Vault::start() {
+        Ok(vault) => vault,
+        Err(why) => return println!("cold read: skipped: {why}"),
+    };
+    vault.enable_kv("bench", 2);
+    for i in 0..COLD {
+        vault.kv_put("bench", &format!("s{i}"), serde_json::json!({ "value": "x".repeat(64) }));
+    }
+    let plan = quiet(Mount::of("vault:bench"))
+        .envs([("VAULT_ADDR", vault.address.as_str()), ("VAULT_TOKEN", ROOT_TOKEN)]);
+    let mount = plan.arg("--ttl").arg("1h").start();
+    assert_eq!(mount.ls("").unwrap().len(), COLD);
+    let mut raw = Raw::connect(&vault.address);
+    let (mut ours, mut theirs) = (vec![], vec![]);
+    for i in 0..COLD {
+        // In turns, so that both see the same machine; each first every other time.
+        let file = mount.path(&format!("s{i}/value"));
+        let mut read = || ours.push(timed(|| assert_eq!(std::fs::read(&file).unwrap().len(), 64)));
+        let mut get = || theirs.push(timed(|| raw.get(&format!("/v1/bench/data/s{i}"))));
+        if i % 2 == 0 {
+            read();
+            get();
+        } else {
+            get();
+            read();
+        }
+    }
+    let ratio = median(ours.iter().zip(&theirs).map(|(a, b)| a / b).collect());
+    println!(
+        "cold read: {ratio:.2} of a raw keep-alive HTTP GET to the same Vault   ({:.0} us, {:.0} us)",
+        median(ours) * 1e6,
+        median(theirs) * 1e6
+    );
+}
+
+fn quiet(plan: Plan) -> Plan {
+    plan.envs([("SECRETFS_LOG", "warn")])
+}
+
+fn paths(at: &Path) -> Vec<PathBuf> {
+    (0..FILES).map(|i| at.join(format!("s{i}/value"))).collect()
+}
+
+/// Opens, reads to the end and closes, over and over; how often a second.
+fn read_for(paths: &[PathBuf], readers: usize) -> f64 {
+    let end = Instant::now() + ROUND;
+    let read = |first: usize| {
+        let (mut count, mut buffer) = (0u32, [0; 8192]);
+        for path in paths.iter().cycle().skip(first) {
+            let mut file = File::open(path).unwrap();
+            assert_eq!(file.read(&mut buffer).unwrap(), 64);
+            assert_eq!(file.read(&mut buffer).unwrap(), 0);
+            count += 1;
+            if Instant::now() >= end {
+                break;
+            }
+        }
+        f64::from(count)
+    };
+    let total: f64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..readers).map(|i| scope.spawn(move || read(i * 7))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    total / ROUND.as_secs_f64()
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The same files on tmpfs.
+fn tmpfs() -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    for path in paths(folder.path()) {
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x".repeat(64)).unwrap();
+    }
+    folder
+}
+
+/// The empty FUSE, in a process of its own as secretfs is.
+struct Empty {
+    at: PathBuf,
+    _folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Empty {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_owned();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let child = command.arg("--serve-empty").arg(&at).stdin(Stdio::null()).spawn().unwrap();
+        while !at.join("s0").exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { at, _folder: folder, child }
+    }
+}
+
+impl Drop for Empty {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
+        let _ = self.child.wait();
+    }
+}
+
+/// One kept connection and nothing around it: the least that reading a secret over HTTP can cost.
+struct Raw {
+    stream: TcpStream,
+    host: String,
+    buffer: Vec<u8>,
+}
+
+impl Raw {
+    fn connect(address: &str) -> Self {
+        let host = address.strip_prefix("http://").unwrap().to_owned();
+        let stream = TcpStream::connect(&host).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, host, buffer: vec![0; 65536] }
+    }
+
+    fn get(&mut self, path: &str) {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nX-Vault-Token: {ROOT_TOKEN}\r\n\r\n", self.host);
+        self.stream.write_all(request.as_bytes()).unwrap();
+        let mut filled = 0;
+        loop {
+            filled += self.stream.read(&mut self.buffer[filled..]).unwrap();
+            let text = std::str::from_utf8(&self.buffer[..filled]).unwrap();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            if body.len() >= length.trim().parse::<usize>().unwrap() {
+                return;
+            }
+        }
+    }
+}
