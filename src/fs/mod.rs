@@ -12,6 +12,7 @@ mod tests;
 
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -156,13 +157,13 @@ impl SecretFs {
     }
 
     /// The text of an extended attribute, `name` without its `user.secretfs.` prefix.
-    pub async fn attribute(&self, ino: INodeNo, name: &str) -> Result<String, Failure> {
+    pub async fn attribute(&self, ino: INodeNo, name: &OsStr) -> Result<String, Failure> {
         let node = self.node(ino)?;
         if name == "explain" {
             return Ok(self.explain_itself(&node.place).await);
         }
-        if let Some(child) = name.strip_prefix("explain.") {
-            return Ok(self.explain(&node.place, OsStr::new(child)).await);
+        if let Some(child) = name.as_bytes().strip_prefix(b"explain.") {
+            return Ok(self.explain(&node.place, OsStr::from_bytes(child)).await);
         }
         let (Place::Field { of, .. } | Place::View { of, .. } | Place::Directory { of, .. }) = &node.place
         else {

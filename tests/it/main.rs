@@ -13,6 +13,7 @@
 
 mod aws;
 mod contract;
+mod cli;
 mod docs_config;
 mod faults;
 mod hostile;
@@ -24,4 +25,5 @@ mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;
+mod users;
 mod vault;
