@@ -28,6 +28,9 @@ pub enum Failure {
     /// No file or directory of this name, or no longer.
     #[error("there is no such file")]
     NoEntry,
+    /// A name longer than 255 bytes.
+    #[error("the name is longer than 255 bytes")]
+    NameTooLong,
     /// Something below a file was asked for.
     #[error("not a directory")]
     NotADirectory,
@@ -78,7 +81,7 @@ const fn row(name: &'static str, number: i32, when: &'static str) -> Row {
 }
 
 /// Every error that a program can see from us, once.
-pub const TABLE: [Row; 14] = [
+pub const TABLE: [Row; 15] = [
     row("ENOENT", libc::ENOENT, "no such secret or field; deleted or destroyed version"),
     row(
         "EACCES",
@@ -94,6 +97,7 @@ pub const TABLE: [Row; 14] = [
     row("EFBIG", libc::EFBIG, "the value or the backend's answer is larger than max_value_size allows"),
     row("EROFS", libc::EROFS, "any attempt to change something"),
     row("EINTR", libc::EINTR, "the caller got a signal while it waited for a backend"),
+    row("ENAMETOOLONG", libc::ENAMETOOLONG, "a name longer than 255 bytes was asked for"),
     row("ENOTDIR", libc::ENOTDIR, "something below a file was asked for"),
     row("EISDIR", libc::EISDIR, "the bytes of a directory were asked for"),
     row("ESTALE", libc::ESTALE, "a file handle that is not known"),
@@ -124,6 +128,7 @@ impl Failure {
             Self::Backend(B::TooLarge { .. }) | Self::TooLarge { .. } => libc::EFBIG,
             Self::ReadOnly => libc::EROFS,
             Self::Interrupted => libc::EINTR,
+            Self::NameTooLong => libc::ENAMETOOLONG,
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::BadHandle => libc::ESTALE,
@@ -157,6 +162,7 @@ mod tests {
         }
         let own = [
             (Failure::NoEntry, "ENOENT"),
+            (Failure::NameTooLong, "ENAMETOOLONG"),
             (Failure::NotADirectory, "ENOTDIR"),
             (Failure::IsADirectory, "EISDIR"),
             (Failure::ReadOnly, "EROFS"),

@@ -1,10 +1,14 @@
-//! Owns the reading of the kernel's mount table: which mounts are ours, and which one a path lies in.
+//! Owns the kernel's mount table: which mounts are ours, which one a path lies in, and taking one out of it.
 //! Does not know how a mount is made.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 
 /// What the source of our mounts begins with in /proc/self/mountinfo; what was mounted follows.
 pub const SOURCE_PREFIX: &str = "secretfs#";
@@ -16,6 +20,8 @@ pub struct Mount {
     pub at: PathBuf,
     /// What, as it was given to `secretfs mount`.
     pub source: String,
+    /// The device number, as `major:minor`: no two mounts that live at the same time have the same.
+    pub device: String,
 }
 
 /// All our mounts that this process can see, oldest first.
@@ -36,6 +42,39 @@ pub fn containing(path: &Path) -> io::Result<Option<Mount>> {
     Ok(mounts.max_by_key(|mount| mount.at.as_os_str().len()))
 }
 
+/// The device number of our mount at `at` that nothing covers. Never touches the mount, which may not answer.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn device_at(at: &Path) -> io::Result<Option<String>> {
+    Ok(ours()?.into_iter().rfind(|mount| mount.at == at).map(|mount| mount.device))
+}
+
+/// Takes what is mounted at `at` (absolute, without links) away: as root by umount(2), as a user by the helper that
+/// made it. `lazy`: also one that is in use, which then lives on without a place until its last file is closed.
+///
+/// # Errors
+/// [`io::ErrorKind::ResourceBusy`] when it is in use; [`io::ErrorKind::NotFound`] when the helper is not installed.
+pub fn unmount(at: &Path, lazy: bool) -> io::Result<()> {
+    // A link that somebody puts there meanwhile is not followed.
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() } | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(at, flags) {
+        Err(Errno::PERM) => {}
+        result => return result.map_err(Into::into),
+    }
+    let mut helper = Command::new("fusermount3");
+    helper.arg("-u").args(lazy.then_some("-z")).arg("--").arg(at);
+    let output = helper.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        Ok(())
+    } else if said.contains("busy") {
+        Err(io::ErrorKind::ResourceBusy.into())
+    } else {
+        Err(io::Error::other(said.trim().to_owned()))
+    }
+}
+
 /// The source as one mount option: no comma, space or control character, which option strings could misread.
 pub fn source_option(source: &str) -> String {
     let plain = |c: char| if c == ',' || c == '\\' || c.is_control() || c.is_whitespace() { '_' } else { c };
@@ -47,11 +86,12 @@ fn parse(table: &[u8]) -> Vec<Mount> {
     let line = |line: &[u8]| {
         let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
+        let device = String::from_utf8_lossy(fields.get(2)?).into_owned();
         let at = unescape(fields.get(4)?);
         let kind = fields.get(dash + 1)?;
         let source = String::from_utf8(unescape(fields.get(dash + 2)?)).ok()?;
         let source = source.strip_prefix(SOURCE_PREFIX)?.to_owned();
-        kind.starts_with(b"fuse").then(|| Mount { at: OsString::from_vec(at).into(), source })
+        kind.starts_with(b"fuse").then(|| Mount { at: OsString::from_vec(at).into(), source, device })
     };
     table.split(|b| *b == b'\n').filter_map(line).collect()
 }
@@ -90,6 +130,7 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found.first().map(|m| m.at.clone()), Some(PathBuf::from("/run/my secrets")));
         assert_eq!(found.last().map(|m| m.source.as_str()), Some("store:/a"));
+        assert_eq!(found.last().map(|m| m.device.as_str()), Some("0:51"));
     }
 
     #[test]

@@ -118,12 +118,9 @@ impl State {
         if self.unlisted {
             return Err(Error::Forbidden);
         }
-        let prefix = if path.is_root() { String::new() } else { format!("{}/", path.joined()) };
-        let entries = self.secrets.keys().filter_map(|key| key.strip_prefix(&prefix)).map(|rest| {
-            let (name, deeper) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
-            Entry { name: name.to_owned(), secret: !deeper, folder: deeper }
-        });
-        let listing = Listing::new(entries.collect());
+        let prefix = path.name_prefix();
+        let below = self.secrets.keys().filter_map(|key| key.strip_prefix(&prefix));
+        let listing = Listing::new(below.map(Entry::on_the_way_to).collect());
         if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
     }
 }

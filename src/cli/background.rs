@@ -11,16 +11,17 @@ use super::failure::Failure;
 /// What the second process says when programs can use the mount.
 const READY: &[u8] = b"ready\n";
 
-/// Starts this program again with `--announce` in place of `--daemon`, and returns when its mount is ready. When it is
+/// Starts this program again with `--announce`, and returns when its mount is ready. When it is
 /// not to be, the reason has been printed already (standard error is shared) and its exit code is ours.
 pub(super) fn start() -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::io(format!("cannot start in the background: {error}"));
-    let arguments = std::env::args_os().skip(1).map(|argument| match argument.to_str() {
-        Some("--daemon" | "-d") => "--announce".into(),
-        _ => argument,
-    });
+    // The first argument is the command, `mount`. The others stay as they are: --announce outdoes a --daemon among them,
+    // however it is spelled (`-d`, `-do allow_other`).
+    let mut arguments = std::env::args_os().skip(1);
     let program = std::env::current_exe().map_err(cannot)?;
     let mut child = Command::new(program)
+        .args(arguments.next())
+        .arg("--announce")
         .args(arguments)
         .stdin(Stdio::inherit())
         .stdout(Stdio::piped())

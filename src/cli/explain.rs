@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::failure::Failure;
-use crate::mounts;
+use crate::{errno, mounts};
 
 /// Longest name of an extended attribute (XATTR_NAME_MAX, linux/limits.h).
 const XATTR_NAME_MAX: usize = 255;
@@ -44,12 +44,22 @@ fn asked(mount: &Path, below: &Path) -> Result<String, Failure> {
     let mut names = below.components().peekable();
     while let Some(Component::Normal(name)) = names.next() {
         let here = parent.join(name);
-        if names.peek().is_none() || !here.is_dir() {
-            return ask_about(&parent, name);
+        let is_last = names.peek().is_none();
+        if is_last || !here.is_dir() {
+            let text = ask_about(&parent, name)?;
+            return Ok(if !is_last && here.is_file() { below_a_file(&text) } else { text });
         }
         parent = here;
     }
     ask(mount, b"user.secretfs.explain")
+}
+
+/// The answer about a file, made one about something below it, which cannot be.
+fn below_a_file(text: &str) -> String {
+    let failure = errno::Failure::NotADirectory;
+    let known = text.lines().filter(|line| !line.starts_with("readable: "));
+    let readable = format!("readable: no: {} ({failure})", failure.errno().name());
+    known.chain([readable.as_str()]).fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn ask_about(parent: &Path, name: &OsStr) -> Result<String, Failure> {

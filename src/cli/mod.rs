@@ -95,10 +95,10 @@ fn usage(error: &clap::Error) -> String {
         return "say what to do: `secretfs --help` lists the commands".to_owned();
     }
     let text = error.to_string();
-    let mut lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let rest: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    let mut sentence = [vec![first.as_str()], rest].concat().join(" ");
-    sentence.push_str("; see `secretfs --help`");
-    sentence
+    let ends = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
+    let lines =
+        text.lines().map(|line| line.trim().trim_start_matches("error: ")).take_while(|line| !ends(line));
+    let sentence =
+        lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    format!("{sentence}; see `secretfs --help`")
 }

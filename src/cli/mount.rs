@@ -10,8 +10,9 @@ use super::failure::Failure;
 use super::options::MountOptions;
 use super::plan::{plan, settings_of};
 use super::store_key::KeyOptions;
+use crate::backend::vault::TokenSource;
 use crate::config::units;
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, BackendPlan, Plan};
 use crate::{config, mounts};
 
 /// `secretfs mount SOURCE MOUNTPOINT`, `secretfs mount --config FILE [MOUNTPOINT]`.
@@ -48,12 +49,12 @@ pub(super) struct Arguments {
 
 /// Mounts and serves, here or in the background.
 pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
-    if arguments.daemon {
+    let announce = arguments.announce;
+    if arguments.daemon && !announce {
         return background::start();
     }
-    let announce = arguments.announce;
     let plan = planned(arguments, environment)?;
-    check_mountpoint(&plan.mountpoint)?;
+    check_mountpoint(&plan.mountpoint, &plan.backends)?;
     daemon::serve(plan, || if announce { background::announce() } else { Ok(()) }).map_err(Into::into)
 }
 
@@ -95,7 +96,7 @@ pub(super) fn load(file: &Path) -> Result<config::Settings, Failure> {
     Ok(loaded.settings)
 }
 
-fn check_mountpoint(at: &Path) -> Result<(), Failure> {
+fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(), Failure> {
     match at.metadata() {
         Ok(found) if !found.is_dir() => {
             return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
@@ -106,6 +107,10 @@ fn check_mountpoint(at: &Path) -> Result<(), Failure> {
             return Err(Failure::usage(format!(
                 "{at} is a mount whose program is gone: run `secretfs unmount {at}` first"
             )));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let at = at.display();
+            return Err(Failure::no_input(format!("there is no directory {at} to mount on: make it first")));
         }
         Err(error) => return Err(Failure::cannot("mount on", at, &error)),
     }
@@ -118,7 +123,30 @@ fn check_mountpoint(at: &Path) -> Result<(), Failure> {
             at.display()
         )));
     }
-    Ok(())
+    // A file below the mountpoint would be looked for in the mount itself, which would ask for the file: a circle.
+    let hidden = backends.iter().filter_map(|(_, backend)| needed_file(backend)).find(|file| {
+        let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
+        folder.is_some_and(|folder| folder.starts_with(&at))
+    });
+    match hidden {
+        Some(file) => Err(Failure::usage(format!(
+            "the mount would hide {}, which it needs: mount somewhere else, or move the file",
+            file.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The file that a backend opens again and again while it serves.
+fn needed_file(backend: &BackendPlan) -> Option<&Path> {
+    match backend {
+        BackendPlan::Store(store) => Some(&store.file),
+        BackendPlan::Vault(vault) => match &vault.token {
+            TokenSource::File(file) => Some(file),
+            _ => None,
+        },
+        BackendPlan::Aws(_) => None,
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

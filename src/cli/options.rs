@@ -90,7 +90,7 @@ impl MountOptions {
 
 fn nearest(name: &str) -> String {
     let close = KNOWN.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), known));
-    match close.min().filter(|(distance, _)| *distance <= 3) {
+    match close.min().filter(|(distance, _)| *distance <= (name.len() / 2).min(3)) {
         Some((_, known)) => format!("did you mean `{known}`?"),
         None => format!("there are {}", KNOWN.map(|(known, _)| known).join(", ")),
     }

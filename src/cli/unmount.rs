@@ -1,11 +1,8 @@
 //! Owns `secretfs unmount`.
 //! Does not know what is mounted.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 
 use super::failure::Failure;
 use crate::mounts;
@@ -39,33 +36,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !table.iter().any(|mount| mount.at == at) {
         return Err(Failure::no_input(format!("{} is not a mount of secretfs", named.display())));
     }
-    let flags = if arguments.lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match rustix::mount::unmount(&at, flags) {
-        Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(in_use(&named)),
-        Err(Errno::PERM) => through_helper(&at, &named, arguments.lazy),
-        Err(error) => Err(Failure::cannot("unmount", &named, &error.into())),
-    }
-}
-
-/// umount(2) is for root; a user's own mount is given back by the helper that made it.
-fn through_helper(at: &Path, named: &Path, lazy: bool) -> Result<(), Failure> {
-    let mut helper = Command::new("fusermount3");
-    helper.arg("-u").args(lazy.then_some("-z")).arg("--").arg(at);
-    let output = helper.output().map_err(|_| {
-        Failure::configuration(format!(
+    mounts::unmount(&at, arguments.lazy).map_err(|error| match error.kind() {
+        ErrorKind::ResourceBusy => in_use(&named),
+        ErrorKind::NotFound => Failure::configuration(format!(
             "unmounting {} as a user needs `fusermount3`: install the package fuse3",
             named.display()
-        ))
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    if said.contains("busy") {
-        return Err(in_use(named));
-    }
-    Err(Failure::io(format!("cannot unmount {}: {}", named.display(), said.trim())))
+        )),
+        _ => Failure::cannot("unmount", &named, &error),
+    })
 }
 
 fn in_use(at: &Path) -> Failure {

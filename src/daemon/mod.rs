@@ -3,12 +3,11 @@
 
 mod harden;
 mod plan;
+mod signals;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::aws::Aws;
 use crate::backend::store::Store;
@@ -16,10 +15,11 @@ use crate::backend::{Backend, Error, vault};
 use crate::cache::{SecretCache, Source};
 use crate::clock::Clock;
 use crate::fs::SecretFs;
-use crate::fuse::{self, Mounted, Unmounted};
+use crate::fuse::{self, Unmounted};
 use crate::tree::{Tree, Trees};
 pub use harden::harden;
 pub use plan::{BackendPlan, Plan};
+use signals::Signals;
 
 /// Why a mount could not be made or ended badly. One line; says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +59,21 @@ pub enum Failure {
 /// # Errors
 /// What kept the mount from being made, or from being ended.
 pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Failure> {
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let threads = cores.clamp(2, 8);
+    // Misses wait, they do not compute: a second worker mostly costs a wake-up more per miss.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).clamp(1, 4))
+        .enable_all()
+        .build()?;
     let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, trees } = plan;
     let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
     let cache = Arc::new(SecretCache::new(sources, limits, Clock::System));
     let fs = Arc::new(SecretFs::new(Trees::new(trees), cache.clone(), max_value_size));
+    let mut signals = {
+        let _runtime = runtime.enter();
+        Signals::catch()?
+    };
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
     let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
@@ -73,7 +82,12 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     runtime.spawn(cache.clone().sweep_forever());
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
-    let why = runtime.block_on(until_stopped(&mounted))?;
+    let why = runtime.block_on(async {
+        tokio::select! {
+            signal = signals.next() => signal,
+            () = mounted.over() => "unmounted by somebody else",
+        }
+    });
     tracing::info!(mountpoint = %at, "unmounting: {why}");
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
@@ -144,19 +158,6 @@ fn build_source((name, backend): (String, BackendPlan)) -> Result<Source, Failur
 
 fn shared<B: Backend>(backend: B) -> Arc<dyn Backend> {
     Arc::new(backend)
-}
-
-/// Waits for SIGTERM, SIGINT, SIGHUP, or the end of the mount; says which.
-async fn until_stopped(mounted: &Mounted) -> io::Result<&'static str> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-        _ = hangup.recv() => "SIGHUP",
-        () = mounted.over() => "unmounted by somebody else",
-    })
 }
 
 fn tell_systemd(state: &[sd_notify::NotifyState]) {

@@ -37,6 +37,10 @@ const UNKNOWN: Parts = Parts { secret: Part::Unknown, folder: Part::Unknown };
 impl SecretFs {
     /// The place that `name` in `parent` leads to.
     pub(super) async fn resolve(&self, parent: &Place, name: &OsStr) -> Result<Place, Failure> {
+        // The kernel leaves the limit to us: FUSE names may have 1024 bytes (FUSE_NAME_MAX, fs/fuse/fuse_i.h).
+        if name.len() > name::NAME_MAX {
+            return Err(Failure::NameTooLong);
+        }
         match parent {
             Place::Field { .. } | Place::View { .. } => Err(Failure::NotADirectory),
             Place::Junction(path) => self.resolve_in_junction(path, name),

@@ -1,4 +1,5 @@
-//! Tests of the filesystem without a kernel, on a backend in memory.
+//! Owns the checks of the filesystem without a kernel, on a backend in memory.
+//! Does not know FUSE; whole lives of a mount are in tests/it/model.rs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -184,7 +185,7 @@ async fn explain_says_who_serves_a_path_or_why_not() {
     world.backend.put("team/db", &[("k", b"canary")]);
     let team = world.walk("all/team").await.unwrap().ino;
     let db = world.walk("all/team/db").await.unwrap().ino;
-    let found = world.fs.attribute(db, "explain.k").await.unwrap();
+    let found = world.fs.attribute(db, OsStr::new("explain.k")).await.unwrap();
     for line in [
         "what: the field `k`",
         "tree: /all",
@@ -196,6 +197,6 @@ async fn explain_says_who_serves_a_path_or_why_not() {
         assert!(found.lines().any(|l| l == line), "{line} in {found}");
     }
     assert!(!found.contains("canary"));
-    let missing = world.fs.attribute(team, "explain.nope").await.unwrap();
+    let missing = world.fs.attribute(team, OsStr::new("explain.nope")).await.unwrap();
     assert!(missing.contains("path: team/nope") && missing.contains("readable: no: ENOENT"), "{missing}");
 }

@@ -5,9 +5,11 @@
 //! slow backend never holds a thread that others need.
 
 mod convert;
+mod directories;
 mod hand_over;
 mod invalidate;
 mod mount;
+mod read_only;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,9 +25,10 @@ use fuser::{
 use tokio::sync::Notify;
 
 use crate::errno::Failure;
-use crate::fs::{DirListing, HandleNo, SecretFs};
+use crate::fs::{DirListing, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
 use convert::{attr, errno, file_type};
+use directories::Directories;
 use hand_over::HandOver;
 use invalidate::Invalidate;
 pub use mount::{Mounted, Options, Unmounted, mount};
@@ -46,6 +49,8 @@ struct Adapter {
 }
 
 impl Filesystem for Adapter {
+    read_only::refuse_changes!();
+
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Wanted, not needed: an older kernel without one of them still serves everything but shared mmap.
         for wanted in [
@@ -90,19 +95,12 @@ impl Filesystem for Adapter {
         if convert::wants_to_write(flags) {
             return reply.error(errno(&Failure::ReadOnly));
         }
+        if let Some(opened) = self.fs.open_at_once(ours(ino)) {
+            return reply_opened(&self.invalidate, ino, opened, reply);
+        }
         let (fs, invalidate) = (self.fs.clone(), self.invalidate.clone());
         let opened = async move { fs.open(ours(ino)).await };
-        self.hand_over.answer(request, opened, move |opened| match opened {
-            Ok(opened) => {
-                if opened.attributes_changed
-                    && let Some(invalidate) = invalidate.get()
-                {
-                    invalidate.attributes(ino);
-                }
-                reply.opened(FileHandle(opened.handle.0), convert::OPEN_FLAGS);
-            }
-            Err(failure) => reply.error(errno(&failure)),
-        });
+        self.hand_over.answer(request, opened, move |opened| reply_opened(&invalidate, ino, opened, reply));
     }
 
     fn read(
@@ -243,10 +241,10 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         // `ls -l` asks for security labels and ACLs of everything: answered without a thought.
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix(XATTR_PREFIX)) else {
+        let Some(name) = name.as_bytes().strip_prefix(XATTR_PREFIX.as_bytes()) else {
             return reply.error(errno(&Failure::NoAttribute));
         };
-        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let (fs, name) = (self.fs.clone(), OsStr::from_bytes(name).to_owned());
         let text = async move { fs.attribute(ours(ino), &name).await };
         self.hand_over.answer(request, text, move |text| match text {
             Ok(text) => sized(reply, size, text.as_bytes()),
@@ -262,6 +260,25 @@ impl Filesystem for Adapter {
             }
             Err(failure) => reply.error(errno(&failure)),
         }
+    }
+}
+
+fn reply_opened(
+    invalidate: &OnceLock<Invalidate>,
+    ino: INodeNo,
+    opened: Result<Opened, Failure>,
+    reply: ReplyOpen,
+) {
+    match opened {
+        Ok(opened) => {
+            if opened.attributes_changed
+                && let Some(invalidate) = invalidate.get()
+            {
+                invalidate.attributes(ino);
+            }
+            reply.opened(FileHandle(opened.handle.0), convert::OPEN_FLAGS);
+        }
+        Err(failure) => reply.error(errno(&failure)),
     }
 }
 
@@ -294,28 +311,4 @@ fn ours(ino: INodeNo) -> inode::INodeNo {
 
 fn theirs(ino: inode::INodeNo) -> INodeNo {
     INodeNo(ino.0)
-}
-
-/// Open directories by handle.
-#[derive(Clone, Default)]
-struct Directories {
-    next: Arc<std::sync::atomic::AtomicU64>,
-    /// Guards the map of open directories; held for a map operation only.
-    open: Arc<std::sync::Mutex<std::collections::HashMap<u64, Arc<DirListing>>>>,
-}
-
-impl Directories {
-    fn insert(&self, listing: DirListing) -> FileHandle {
-        let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed).wrapping_add(1);
-        self.open.lock().unwrap_or_else(|e| e.into_inner()).insert(number, Arc::new(listing));
-        FileHandle(number)
-    }
-
-    fn get(&self, handle: FileHandle) -> Option<Arc<DirListing>> {
-        self.open.lock().unwrap_or_else(|e| e.into_inner()).get(&handle.0).cloned()
-    }
-
-    fn remove(&self, handle: FileHandle) {
-        self.open.lock().unwrap_or_else(|e| e.into_inner()).remove(&handle.0);
-    }
 }

@@ -2,20 +2,21 @@
 //! Does not know what is shown.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
-use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::Adapter;
+use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
-use super::{Adapter, Directories};
 use crate::fs::SecretFs;
+use crate::mounts;
 
 /// How long an unmount waits for open files to be closed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub struct Options {
 pub struct Mounted {
     session: BackgroundSession,
     at: PathBuf,
+    /// What tells this mount from another at the same place.
+    device: Option<String>,
     over: Arc<Notify>,
 }
 
@@ -79,8 +82,9 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         over: over.clone(),
     };
     let session = Session::new(adapter, &at, &config)?.spawn()?;
+    let device = mounts::device_at(&at)?;
     let _ = invalidate.set(Invalidate::start(session.notifier())?);
-    Ok(Mounted { session, at, over })
+    Ok(Mounted { session, at, device, over })
 }
 
 impl Mounted {
@@ -89,24 +93,29 @@ impl Mounted {
         self.over.notified().await;
     }
 
-    /// Unmounts. A mount that is in use disappears from the tree at once; its open files end with this process.
+    /// Unmounts. A mount that is in use disappears from the tree at once; its open files end with this process. Of one
+    /// that somebody has taken away already nothing is left to do, whatever is mounted in its place by now.
     ///
     /// # Errors
-    /// What umount(2) said.
+    /// What umount(2) or fusermount3 said.
     pub fn unmount(self) -> io::Result<Unmounted> {
-        let Self { session, at, .. } = self;
-        if rustix::mount::unmount(&at, UnmountFlags::empty()) == Err(Errno::BUSY) {
-            rustix::mount::unmount(&at, UnmountFlags::DETACH)?;
+        let Self { session, at, device, .. } = self;
+        // Dropped it would unmount whatever is at the place (fuser takes every session for mounted).
+        let session = ManuallyDrop::new(session);
+        let is_ours = || mounts::device_at(&at).map(|there| there == device);
+        if is_ours()? {
+            let result = match mounts::unmount(&at, false) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounts::unmount(&at, true),
+                result => result,
+            };
+            // Somebody else may have been faster.
+            if is_ours()? {
+                result?;
+            }
         }
-        // Dropping the rest of the session unmounts a user's mount, where umount(2) said EPERM, by `fusermount3 -u -z`;
-        // it does nothing when the mount is gone.
-        let guard = {
-            let rest = session;
-            rest.guard
-        };
         // Ended by the kernel once the last file is closed; whoever holds one longer does not hold us.
         for _ in 0..PATIENCE.as_millis() / 10 {
-            if guard.is_finished() {
+            if session.guard.is_finished() {
                 return Ok(Unmounted::Cleanly);
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -12,15 +12,20 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
+mod cli;
+mod contract;
+mod docs;
 mod docs_config;
 mod faults;
 mod hostile;
 mod hygiene;
 mod model;
 mod mount;
+mod mount_aws;
 mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;
 mod tidy;
+mod users;
 mod vault;

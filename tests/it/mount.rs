@@ -1,8 +1,21 @@
 //! Owns what a mount promises whatever the backend: values, sizes, errors, change, end.
 //! Runs on the embedded store.
 
-use crate::support::available;
-use crate::support::mount::{Store, possible};
+mod background;
+mod changes;
+mod copies;
+mod directories;
+mod lifecycle;
+mod names;
+mod permissions;
+mod readonly;
+mod service;
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::mount::{Store, possible, run};
+use crate::support::{available, program};
 
 #[test]
 fn a_value_is_exactly_its_bytes_and_a_put_is_seen_without_remount() {
@@ -16,4 +29,29 @@ fn a_value_is_exactly_its_bytes_and_a_put_is_seen_without_remount() {
     assert_eq!(mount.path("api-key/value").metadata().unwrap().len(), 15);
     store.put("team/db", &["user=canary"]);
     assert_eq!(mount.ls("").unwrap(), ["api-key", "team"]);
+}
+
+/// A store that holds `api-key/value` = `canary-value`.
+fn small_store() -> Store {
+    let store = Store::new();
+    store.put("api-key", &["value=canary-value"]);
+    store
+}
+
+/// Runs a Python program with arguments; its output, or nothing where there is no Python (printed).
+fn python(script: &str, arguments: &[&Path]) -> Option<String> {
+    let python = available("python3", program("python3"))?;
+    let output = run(Command::new(python).arg("-c").arg(script).args(arguments));
+    Some(String::from_utf8(output.stdout).expect("UTF-8"))
+}
+
+/// A file of configuration with one store and trees as given, readable by its owner only.
+fn configuration(store: &Store, mount: &str, trees: &str) -> std::path::PathBuf {
+    let file = store.folder.path().join("config.toml");
+    let (age, identity) = (store.file(), store.identity());
+    let text = format!(
+        "[mount]\n{mount}\n[backend.local]\ntype = \"store\"\nfile = {age:?}\nidentity = {identity:?}\n{trees}"
+    );
+    std::fs::write(&file, text).expect("configuration");
+    file
 }

@@ -24,12 +24,13 @@ const CONFINED: [(&str, &str, &str); 10] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 7] = [
+const SPAWNS: [(&str, &str); 8] = [
     ("src/daemon/mod.rs", "the composition root: the sweeper"),
     ("src/fuse/hand_over.rs", "a request that must wait, with its deadline"),
     ("src/fuse/invalidate.rs", "dropping a page may wait for a read of it, so never within a request"),
     ("src/fuse/mount.rs", "fuser's own threads"),
     ("src/backend/store/mod.rs", "decryption takes a second of computing"),
+    ("src/backend/vault/api.rs", "a home folder may be on a network"),
     ("src/cli/background.rs", "the process that serves, for --daemon"),
     ("src/cli/edit.rs", "the user's editor"),
 ];

@@ -1,6 +1,8 @@
 //! Owns a real mount of the real program, for one test: started, waited for, unmounted, its log searched.
 //! Every value that a test uses holds the word `canary` (but those that an issue fixes), and every program logs at TRACE:
 //! a log with that word in it fails the test, whatever the test was about.
+// `as_user` is a step of a builder, no conversion.
+#![allow(clippy::wrong_self_convention)]
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -81,12 +83,24 @@ impl Plan {
         self
     }
 
-    /// Runs the program as this user (and group); the scratch folder becomes theirs.
+    /// Runs the program as this user (and group); the scratch folder becomes theirs, and a copy of the program lies in it
+    /// (the build may be where they cannot go).
     pub fn as_user(mut self, uid: u32) -> Self {
+        let program = self.folder.path().join("secretfs");
+        copy_program(&program);
         for path in [self.folder.path().to_owned(), self.folder.path().join("mnt")] {
             std::os::unix::fs::chown(&path, Some(uid), Some(uid)).expect("chown");
         }
-        self.command.uid(uid).gid(uid);
+        let mut command = Command::new(program);
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.uid(uid).gid(uid);
+        self.command = command;
         self.user = Some(uid);
         self
     }
@@ -160,12 +174,17 @@ impl Mount {
     /// SIGTERM, and the exit code; fails when the program does not end.
     pub fn stop(&mut self) -> Option<i32> {
         signal(self.child.id(), "TERM");
+        self.ended()
+    }
+
+    /// Waits for the program to end by itself, and the exit code; fails when it does not end.
+    pub fn ended(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status.code();
             }
-            assert!(start.elapsed() < HANG, "SIGTERM did not end it:\n{}", self.log());
+            assert!(start.elapsed() < HANG, "it did not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -194,6 +213,14 @@ impl Drop for Mount {
             assert!(!log.contains("panicked"), "a panic:\n{log}");
         }
     }
+}
+
+/// The program under test at another place: a link where that can be, else a copy.
+pub fn copy_program(to: &Path) {
+    let built = env!("CARGO_BIN_EXE_secretfs");
+    std::fs::hard_link(built, to)
+        .or_else(|_| std::fs::copy(built, to).map(drop))
+        .expect("copy of the program");
 }
 
 /// Sends a signal by name (kill(1)): TERM, KILL, STOP, CONT, INT.

@@ -172,7 +172,10 @@ pub fn paths<'a>(tokens: &[Token<'a>]) -> Vec<Path<'a>> {
             "mod" if matches(tokens, at + 2, &["{"]) => inside.push((tokens[at + 1].text, depth + 1)),
             _ => {}
         }
-        let after_path = at > 0 && [".", "::", "$"].contains(&tokens[at - 1].text);
+        let before = |back: usize| at.checked_sub(back).map_or("", |at| tokens[at].text);
+        // `::fuser` begins a path, `<T>::fuser` goes on with one.
+        let goes_on = before(1) == "::" && (is_word(before(2)) || [">", "$"].contains(&before(2)));
+        let after_path = goes_on || [".", "$"].contains(&before(1));
         let is_use = tokens[at].text == "use";
         if is_use || (!after_path && is_word(tokens[at].text) && matches(tokens, at + 1, &["::"])) {
             let mut found = Vec::new();

@@ -1,0 +1,58 @@
+//! Owns the signals that end a mount in good order.
+//! Does not know what ending it takes.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// SIGTERM, SIGINT and SIGHUP, from the moment this is made: before the mount is, so that none of them can kill the
+/// process between mounting and serving and leave a mount behind that answers nothing.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+    /// Absent where SIGHUP was ignored when we were started: nohup(1) wants us to outlive the terminal.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Catches the signals. Needs a runtime around it.
+    pub(super) fn catch() -> io::Result<Self> {
+        let ignored =
+            std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status));
+        let hangup = if ignored { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hangup })
+    }
+
+    /// Waits for one; says which.
+    pub(super) async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+            _ = hangup => "SIGHUP",
+        }
+    }
+}
+
+/// proc(5): SigIgn is a mask in hexadecimal; SIGHUP is signal 1, its lowest bit.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nohup_is_seen_in_the_mask() {
+        assert!(ignores_hangup("Name:\tx\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("Name:\tx\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup("nonsense"));
+    }
+}
