@@ -71,6 +71,17 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
+/// Overwrites the part of this thread's stack that calls made before this one have used and left. Parsers that look at
+/// many bytes at once spill them there; nothing frees a stack, so the allocator cannot erase it.
+#[inline(never)]
+pub fn erase_stack_below() {
+    /// More than decrypting or parsing goes down, also without optimisation; a small part of a thread's stack (2 MiB).
+    const DEPTH: usize = 256 << 10;
+    let mut stack = [0_u8; DEPTH];
+    // A local that somebody might look at is really written.
+    std::hint::black_box(&mut stack);
+}
+
 /// What a backend calls one version of a secret: a KV v2 number, an AWS VersionId, a store's counter.
 /// Empty where the backend has none (KV v1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use crate::backend::{Backend, Error, Listing};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
-use crate::secret::Secret;
+use crate::secret::{Secret, erase_stack_below};
 pub use bookmark::Bookmark;
 use slot::{Answer, Slot};
 use sweeper::Deadlines;
@@ -222,6 +222,7 @@ impl SecretCache {
             Question::Read(_) => source.backend.read(&of.path).await.map(Fetched::Secret),
             Question::List(_) => source.backend.list(&of.path).await.map(Fetched::Listing),
         };
+        erase_stack_below();
         match &result {
             Err(error) if !error.is_answer() => {
                 tracing::warn!(backend = %source.name, path = %of.path, "no answer: {error}");

@@ -23,7 +23,7 @@ pub use key::{ConfigError, Key, create_identity, is_recipient};
 use super::{Backend, Error, Kind, Listing};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
-use crate::secret::{Field, Secret, SecretBytes, Version};
+use crate::secret::{Field, Secret, SecretBytes, Version, erase_stack_below};
 
 /// How long a document stays decrypted after its last use.
 const KEPT_UNUSED: Duration = Duration::from_secs(10);
@@ -106,6 +106,7 @@ impl Store {
         // others. The task owns the lock, so a caller who gives up leaves its result to the next one.
         let load = tokio::task::spawn_blocking(move || {
             let found = inner.load();
+            erase_stack_below();
             drop(alone);
             found
         });
