@@ -83,7 +83,7 @@ impl Plan {
 
     /// Runs the program as this user (and group); the scratch folder becomes theirs, and a copy of the program lies in it
     /// (the build may be where they cannot go).
-    pub fn as_user(mut self, uid: u32) -> Self {
+    pub fn by_user(mut self, uid: u32) -> Self {
         let program = self.folder.path().join("secretfs");
         copy_program(&program);
         for path in [self.folder.path().to_owned(), self.folder.path().join("mnt")] {
