@@ -66,6 +66,11 @@ impl BackendPath {
     pub fn joined(&self) -> String {
         self.0.join("/")
     }
+
+    /// What the names of all that lies below this path begin with, where names are such strings; empty at the root.
+    pub fn name_prefix(&self) -> String {
+        if self.is_root() { String::new() } else { self.joined() + "/" }
+    }
 }
 
 /// For messages: control characters are escaped, so a hostile name cannot forge a log line.
@@ -90,6 +95,9 @@ mod tests {
         let path = BackendPath::parse("/prod//db/").unwrap();
         assert_eq!(path.segments().collect::<Vec<_>>(), ["", "prod", "", "db"]);
         assert_eq!(path.joined(), "/prod//db");
+        assert_eq!(path.name_prefix(), "/prod//db/");
+        assert_eq!(BackendPath::root().child("").unwrap().name_prefix(), "/");
+        assert_eq!(BackendPath::root().name_prefix(), "");
     }
 
     #[test]

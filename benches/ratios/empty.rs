@@ -10,8 +10,8 @@ use fuser::{
     KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request,
 };
 
-/// The kernel never has to ask twice for a name: the best case, better than secretfs allows itself.
-const FOREVER: Duration = Duration::from_secs(3600);
+/// How long the kernel may use a name: as in secretfs, so that what is compared is what happens behind the kernel.
+const KERNEL_TTL: Duration = Duration::from_secs(1);
 
 struct EmptyFs {
     files: u64,
@@ -64,16 +64,16 @@ impl Filesystem for EmptyFs {
         let name = name.to_str().unwrap_or_default();
         let number = name.strip_prefix('s').and_then(|n| n.parse::<u64>().ok()).filter(|n| *n < self.files);
         match (parent.0, number) {
-            (1, Some(number)) => reply.entry(&FOREVER, &attr(2 * number + 2), Generation(0)),
+            (1, Some(number)) => reply.entry(&KERNEL_TTL, &attr(2 * number + 2), Generation(0)),
             (folder, None) if folder > 1 && name == "value" => {
-                reply.entry(&FOREVER, &attr(folder + 1), Generation(0));
+                reply.entry(&KERNEL_TTL, &attr(folder + 1), Generation(0));
             }
             _ => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&FOREVER, &attr(ino.0));
+        reply.attr(&KERNEL_TTL, &attr(ino.0));
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -66,6 +66,11 @@ impl Faulty {
         self.state.lock().unwrap_or_else(|e| e.into_inner()).unlisted = true;
     }
 
+    /// Ends [`Faulty::forbid_listing`].
+    pub fn allow_listing(&self) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).unlisted = false;
+    }
+
     /// How many reads were asked for.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::SeqCst)
@@ -76,29 +81,26 @@ impl Faulty {
         self.lists.load(Ordering::SeqCst)
     }
 
-    async fn wait(&self) -> Result<(), Error> {
-        let (delay, failing) = {
-            let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-            (state.delay, state.failing.clone())
-        };
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+    /// Looks when half of the delay has passed: what changes later is not in the answer, as with a real server.
+    async fn answer<T>(&self, look: impl FnOnce(&State) -> Result<T, Error>) -> Result<T, Error> {
+        let half = self.state.lock().unwrap_or_else(|e| e.into_inner()).delay / 2;
+        if !half.is_zero() {
+            tokio::time::sleep(half).await;
         }
-        failing.map_or(Ok(()), Err)
+        let answer = {
+            let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+            state.failing.clone().map_or_else(|| look(&state), Err)
+        };
+        if !half.is_zero() {
+            tokio::time::sleep(half).await;
+        }
+        answer
     }
 }
 
-#[async_trait]
-impl Backend for Faulty {
-    fn kind(&self) -> Kind {
-        Kind::Faulty
-    }
-
-    async fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.wait().await?;
-        let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let (version, fields) = state.secrets.get(&path.joined()).ok_or(Error::NotFound)?;
+impl State {
+    fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
+        let (version, fields) = self.secrets.get(&path.joined()).ok_or(Error::NotFound)?;
         let fields = fields.iter().map(|(name, value)| Field {
             name: name.clone(),
             value: SecretBytes::new(value.clone()),
@@ -112,19 +114,30 @@ impl Backend for Faulty {
         })
     }
 
-    async fn list(&self, path: &BackendPath) -> Result<Listing, Error> {
-        self.lists.fetch_add(1, Ordering::SeqCst);
-        self.wait().await?;
-        let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        if state.unlisted {
+    fn list(&self, path: &BackendPath) -> Result<Listing, Error> {
+        if self.unlisted {
             return Err(Error::Forbidden);
         }
-        let prefix = if path.is_root() { String::new() } else { format!("{}/", path.joined()) };
-        let entries = state.secrets.keys().filter_map(|key| key.strip_prefix(&prefix)).map(|rest| {
-            let (name, deeper) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
-            Entry { name: name.to_owned(), secret: !deeper, folder: deeper }
-        });
-        let listing = Listing::new(entries.collect());
+        let prefix = path.name_prefix();
+        let below = self.secrets.keys().filter_map(|key| key.strip_prefix(&prefix));
+        let listing = Listing::new(below.map(Entry::on_the_way_to).collect());
         if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
+    }
+}
+
+#[async_trait]
+impl Backend for Faulty {
+    fn kind(&self) -> Kind {
+        Kind::Faulty
+    }
+
+    async fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.answer(|state| state.read(path)).await
+    }
+
+    async fn list(&self, path: &BackendPath) -> Result<Listing, Error> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        self.answer(|state| state.list(path)).await
     }
 }

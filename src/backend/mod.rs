@@ -58,6 +58,14 @@ pub struct Entry {
     pub folder: bool,
 }
 
+impl Entry {
+    /// What a secret called `rest`, counted from a folder, is in that folder: itself, or the folder on the way to it.
+    fn on_the_way_to(rest: &str) -> Self {
+        let (name, folder) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+        Self { name: name.to_owned(), secret: !folder, folder }
+    }
+}
+
 /// What is in a folder, sorted by name, each name once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
@@ -135,7 +143,7 @@ impl Error {
     }
 }
 
-/// Whoever keeps secrets. One contract suite (`tests/contract.rs`) runs against every implementation.
+/// Whoever keeps secrets. One contract suite (`tests/it/contract.rs`) runs against every implementation.
 ///
 /// Calls are made from a tokio runtime, bound their own time by the deadline they were built with, and may be dropped
 /// at any await point. They never retry for longer than the deadline and never log a value, a token or a server's body.

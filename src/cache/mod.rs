@@ -39,7 +39,7 @@ pub struct SecretRef {
 pub struct Snapshot {
     /// The secret.
     pub secret: Secret,
-    /// When we fetched it.
+    /// When we asked for it.
     pub fetched: SystemTime,
     /// Until when it is served without asking again.
     pub expires: SystemTime,
@@ -56,7 +56,8 @@ pub struct Source {
 /// How long and how much.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A value younger than this is served without asking; at this age it is erased.
+    /// A value younger than this is served without asking; at this age it is erased. Age counts from when the backend
+    /// was asked.
     pub ttl: Duration,
     /// "No such secret" and "forbidden" are believed this long (and no longer than `ttl`).
     pub negative_ttl: Duration,
@@ -152,8 +153,7 @@ impl SecretCache {
         loop {
             let generation = self.generation(&question);
             if let Some(slot) = self.slots.get(&question).await
-                && slot.is_fresh(asked, generation, max_age)
-                && let Some(answer) = slot.answer()
+                && let Some(answer) = slot.answer_for(asked, generation, max_age)
             {
                 return answer;
             }
@@ -164,7 +164,8 @@ impl SecretCache {
                 Arc::new(slot)
             };
             let stale = |slot: &Arc<Slot>| {
-                let stale = !slot.is_fresh(asked, generation, max_age);
+                // Also one that was emptied before its time: nobody would ever get an answer from it.
+                let stale = slot.answer_for(asked, generation, max_age).is_none();
                 if stale {
                     slot.wipe();
                 }
@@ -185,12 +186,14 @@ impl SecretCache {
     async fn fetch(&self, question: &Question) -> Slot {
         let (Question::Read(of) | Question::List(of)) = question;
         let Some((source, permits)) = self.sources.get(of.source.0) else {
-            return self.slot(question, 0, Err(Error::NotFound));
+            return self.slot(question, 0, self.now(), Err(Error::NotFound));
         };
         let generation = source.backend.generation();
         let Ok(_permit) = permits.acquire().await else {
-            return self.slot(question, generation, Err(Error::Unreachable("shutting down".into())));
+            let closed = Err(Error::Unreachable("shutting down".into()));
+            return self.slot(question, generation, self.now(), closed);
         };
+        let began = self.now();
         let result = match question {
             Question::Read(_) => source.backend.read(&of.path).await.map(Fetched::Secret),
             Question::List(_) => source.backend.list(&of.path).await.map(Fetched::Listing),
@@ -205,11 +208,21 @@ impl SecretCache {
             }
             _ => {}
         }
-        self.slot(question, generation, result)
+        self.slot(question, generation, began, result)
     }
 
-    fn slot(&self, question: &Question, generation: u64, result: Result<Fetched, Error>) -> Slot {
-        let (now, wall) = (self.clock.now(), SystemTime::now());
+    fn now(&self) -> (Moment, SystemTime) {
+        (self.clock.now(), SystemTime::now())
+    }
+
+    /// What the backend said when asked at `began`.
+    fn slot(
+        &self,
+        question: &Question,
+        generation: u64,
+        (began, wall): (Moment, SystemTime),
+        result: Result<Fetched, Error>,
+    ) -> Slot {
         let keep = match &result {
             Ok(Fetched::Secret(Secret { expires: Some(end), .. })) => {
                 self.limits.ttl.min(end.duration_since(wall).unwrap_or_default())
@@ -226,10 +239,13 @@ impl SecretCache {
             (Question::Read(_), Err(error)) => Answer::Secret(Err(error)),
             (Question::List(_), Err(error)) => Answer::Listing(Err(error)),
         };
-        Slot::new(answer, now, now.plus(keep), generation)
+        Slot::new(answer, began, self.clock.now(), keep, generation)
     }
 
     fn watch(&self, slot: &Arc<Slot>) {
+        if !slot.is_to_be_erased() {
+            return;
+        }
         let mut deadlines = self.deadlines.lock().unwrap_or_else(|e| e.into_inner());
         if deadlines.push(slot) {
             self.earlier.notify_one();

@@ -19,33 +19,44 @@ pub(super) enum Answer {
 pub(super) struct Slot {
     /// Guards the answer; held for a clone or a take only.
     answer: Mutex<Option<Answer>>,
-    fetched: Moment,
+    /// When the backend was asked: age counts from here, for what it says may be as old as that.
+    began: Moment,
+    arrived: Moment,
     deadline: Moment,
     generation: u64,
     weight: u32,
 }
 
 impl Slot {
-    pub(super) fn new(answer: Answer, fetched: Moment, deadline: Moment, generation: u64) -> Self {
+    /// An answer to a question that the backend was asked at `began`, served for `keep` from then on.
+    pub(super) fn new(
+        answer: Answer,
+        began: Moment,
+        arrived: Moment,
+        keep: Duration,
+        generation: u64,
+    ) -> Self {
         let bytes = match &answer {
             Answer::Secret(Ok(snapshot)) => snapshot.secret.weight(),
             Answer::Listing(Ok(listing)) => listing.weight(),
             Answer::Secret(Err(_)) | Answer::Listing(Err(_)) => 0,
         };
         let weight = u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX);
-        Self { answer: Mutex::new(Some(answer)), fetched, deadline, generation, weight }
+        let deadline = began.plus(keep);
+        Self { answer: Mutex::new(Some(answer)), began, arrived, deadline, generation, weight }
     }
 
-    /// Whether the answer may be given to somebody who asked at `asked`. An answer fetched after the question was
-    /// asked is always good for it, whatever its TTL.
-    pub(super) fn is_fresh(&self, asked: Moment, generation: u64, max_age: Option<Duration>) -> bool {
-        if self.generation != generation {
-            return false;
-        }
-        if self.fetched >= asked {
-            return true;
-        }
-        asked < self.deadline && max_age.is_none_or(|age| asked.since(self.fetched) < age)
+    /// The answer, when it may be given to somebody who asked at `asked`: it is held still, and young enough. An answer
+    /// that arrived after the question was asked is always good for it, whatever its TTL.
+    pub(super) fn answer_for(
+        &self,
+        asked: Moment,
+        generation: u64,
+        max_age: Option<Duration>,
+    ) -> Option<Answer> {
+        let young = asked < self.deadline && max_age.is_none_or(|age| asked.since(self.began) < age);
+        let fresh = self.generation == generation && (self.arrived >= asked || young);
+        if fresh { self.answer() } else { None }
     }
 
     pub(super) fn answer(&self) -> Option<Answer> {
@@ -54,6 +65,11 @@ impl Slot {
 
     pub(super) fn wipe(&self) {
         drop(self.answer.lock().unwrap_or_else(|e| e.into_inner()).take());
+    }
+
+    /// Whether it holds what a backend keeps, which must be erased in time; a refusal or an outage is nobody's secret.
+    pub(super) fn is_to_be_erased(&self) -> bool {
+        matches!(self.answer(), Some(Answer::Secret(Ok(_)) | Answer::Listing(Ok(_))))
     }
 
     pub(super) fn deadline(&self) -> Moment {

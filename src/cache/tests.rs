@@ -1,4 +1,5 @@
-//! Tests of the cache on a backend in memory and a clock moved by hand.
+//! Owns the checks of the cache, on a backend in memory and a clock moved by hand.
+//! Does not know files; whole lives of a mount are in tests/it/model.rs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -149,4 +150,53 @@ async fn no_more_questions_at_once_than_allowed() {
     let start = std::time::Instant::now();
     let _ = tokio::join!(cache.secret(&a), cache.secret(&b));
     assert!(start.elapsed() >= Duration::from_millis(80), "the second waited for the first");
+}
+
+#[tokio::test]
+async fn a_slot_that_was_emptied_before_its_time_is_filled_again() {
+    let (backend, _, cache) = cache(Limits::default());
+    backend.put("a", &[("value", b"canary")]);
+    cache.secret(&of("a")).await.unwrap();
+    cache.slots.get(&Question::Read(of("a"))).await.unwrap().wipe();
+    let again = tokio::time::timeout(Duration::from_secs(10), cache.secret(&of("a"))).await;
+    assert_eq!(value(&again.unwrap().unwrap()), b"canary");
+    assert_eq!(backend.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_of_a_value_counts_from_when_it_was_asked_for() {
+    let (backend, clock, cache) = cache(Limits::default());
+    backend.put("a", &[("value", b"canary-1")]);
+    backend.delay(Duration::from_secs(4));
+    let read = of("a");
+    let (first, ()) = tokio::join!(cache.secret(&read), async {
+        // The backend has looked already, but has not answered yet.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        backend.put("a", &[("value", b"canary-2")]);
+        clock.advance(Duration::from_secs(4));
+    });
+    assert_eq!(value(&first.unwrap()), b"canary-1");
+    clock.advance(Duration::from_secs(55));
+    assert_eq!(value(&cache.secret(&read).await.unwrap()), b"canary-1");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(value(&cache.secret(&read).await.unwrap()), b"canary-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_readers_share_one_outage() {
+    let (backend, _, cache) = cache(Limits::default());
+    backend.delay(Duration::from_secs(5));
+    backend.fail_with(Some(Error::Status(503)));
+    let sweeper = tokio::spawn(cache.clone().sweep_forever());
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.secret(&of("a")).await.map(drop) })
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), Err(Error::Status(503)));
+    }
+    assert_eq!(backend.reads(), 1);
+    sweeper.abort();
 }

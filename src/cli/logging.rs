@@ -7,8 +7,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Without SECRETFS_LOG: what we say from INFO up, of libraries warnings only. rustify and vaultrs report every answer of
-/// 404 and 403 as an error, with words of the server in it.
-const DEFAULT: &str = "warn,secretfs=info,rustify=off,vaultrs=off";
+/// 404 and 403 as an error, with words of the server in it; fuser warns when somebody else unmounted, which we say ourselves.
+const DEFAULT: &str = "warn,secretfs=info,fuser=error,rustify=off,vaultrs=off";
 
 /// Starts logging. SECRETFS_LOG takes tracing's filter syntax (`debug`, `secretfs::cache=trace`). Whatever it says,
 /// libraries are heard from INFO up only: at DEBUG and TRACE, HTTP and TLS crates print what they send and receive.

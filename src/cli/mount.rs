@@ -102,7 +102,7 @@ fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(),
             return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
         }
         Ok(_) => {}
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
             let at = at.display();
             return Err(Failure::usage(format!(
                 "{at} is a mount whose program is gone: run `secretfs unmount {at}` first"

@@ -22,7 +22,8 @@ use crate::secret::Field;
 pub(super) type Secrets = Vec<(SecretPath, Vec<Field>)>;
 
 /// Keep secrets in one encrypted file.
-#[derive(Debug, clap::Subcommand)]
+// No `Debug`: the fields of `put` are secret.
+#[derive(clap::Subcommand)]
 pub enum Command {
     /// Make an empty store
     Init {

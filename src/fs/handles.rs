@@ -63,7 +63,8 @@ impl Handle {
         self.paged.load(Ordering::Relaxed)
     }
 
-    pub(super) fn snapshot(&self) -> &Snapshot {
+    /// The version that this handle keeps.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 }

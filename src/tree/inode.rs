@@ -2,7 +2,7 @@
 //! Does not know attributes or values.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -81,7 +81,27 @@ impl Node {
 pub struct INodeTable {
     key: RandomState,
     /// Guards the map of known inodes; held for a map operation only.
-    known: RwLock<HashMap<INodeNo, Known>>,
+    known: RwLock<HashMap<INodeNo, Known, BuildHasherDefault<AsItIs>>>,
+}
+
+/// Inode numbers are keyed hashes already; hashing them again on every request would be for nothing.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
 }
 
 struct Known {
@@ -98,7 +118,7 @@ impl INodeTable {
             place: root,
             told: AtomicU64::new(0),
         });
-        let known = HashMap::from([(INodeNo::ROOT, Known { node, lookups: 1 })]);
+        let known = HashMap::from_iter([(INodeNo::ROOT, Known { node, lookups: 1 })]);
         Self { key: RandomState::new(), known: RwLock::new(known) }
     }
 

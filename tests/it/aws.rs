@@ -11,7 +11,7 @@
 )]
 
 mod environment;
-mod fake;
+pub(crate) mod fake;
 mod faults;
 
 use std::time::{Duration, SystemTime};
@@ -40,7 +40,7 @@ fn sdk_at(endpoint: &str) -> SdkConfig {
         .build()
 }
 
-fn aws_at(endpoint: &str, deadline: Duration, max_body: usize) -> Aws {
+pub(crate) fn aws_at(endpoint: &str, deadline: Duration, max_body: usize) -> Aws {
     Aws::from_sdk_config(sdk_at(endpoint), Config { deadline, max_body, ..Config::default() })
 }
 

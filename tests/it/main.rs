@@ -12,11 +12,15 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
+mod contract;
 mod cli;
 mod docs_config;
 mod faults;
 mod hostile;
+mod hygiene;
+mod model;
 mod mount;
+mod mount_aws;
 mod mount_vault;
 mod store;
 mod support;

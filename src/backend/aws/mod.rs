@@ -186,7 +186,7 @@ impl Backend for Aws {
     }
 
     async fn list(&self, path: &BackendPath) -> Result<Listing, Error> {
-        let prefix = if path.is_root() { String::new() } else { path.joined() + "/" };
+        let prefix = path.name_prefix();
         if !path.is_root() && !name::is_legal(&prefix) {
             return Err(Error::NotFound);
         }

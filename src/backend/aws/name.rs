@@ -38,11 +38,16 @@ impl Folder {
     /// Takes note of a secret's full name. What lies elsewhere, or could not be read because its name is illegal, is passed over.
     pub(super) fn add(&mut self, name: &str) {
         let Some(rest) = name.strip_prefix(&self.prefix).filter(|_| is_legal(name)) else { return };
-        let (segment, deeper) = rest.split_once('/').map_or((rest, false), |(segment, _)| (segment, true));
-        let empty = || Entry { name: segment.to_owned(), secret: false, folder: false };
-        let entry = self.found.entry(segment.to_owned()).or_insert_with(empty);
-        entry.secret |= !deeper;
-        entry.folder |= deeper;
+        let entry = Entry::on_the_way_to(rest);
+        match self.found.get_mut(&entry.name) {
+            Some(found) => {
+                found.secret |= entry.secret;
+                found.folder |= entry.folder;
+            }
+            None => {
+                self.found.insert(entry.name.clone(), entry);
+            }
+        }
     }
 
     /// How many entries there are.
@@ -130,7 +135,7 @@ mod tests {
         fn every_name_is_reached_through_its_folders(name in "[a-z/]{1,12}") {
             let mut path = BackendPath::root();
             loop {
-                let prefix = if path.is_root() { String::new() } else { format!("{}/", path.joined()) };
+                let prefix = path.name_prefix();
                 let entries = listed(&prefix, &[&name]);
                 prop_assert_eq!(entries.len(), 1);
                 path = path.child(&entries[0].0).unwrap();

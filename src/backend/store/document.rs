@@ -150,14 +150,10 @@ impl Document {
 
     /// What is in the folder at `path`; nothing when there is no such folder. The root is always there.
     pub fn list(&self, path: &BackendPath) -> Option<Listing> {
-        let prefix = if path.is_root() { String::new() } else { format!("{}/", path.joined()) };
+        let prefix = path.name_prefix();
         let from_prefix = self.secrets.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
         let below = from_prefix.map_while(|(secret, _)| secret.0.strip_prefix(&prefix));
-        let entries = below.map(|rest| {
-            let (name, folder) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
-            Entry { name: name.to_owned(), secret: !folder, folder }
-        });
-        let listing = Listing::new(entries.collect());
+        let listing = Listing::new(below.map(Entry::on_the_way_to).collect());
         (path.is_root() || !listing.entries().is_empty()).then_some(listing)
     }
 }

@@ -1,6 +1,8 @@
 //! Owns a real mount of the real program, for one test: started, waited for, unmounted, its log searched.
 //! Every value that a test uses holds the word `canary` (but those that an issue fixes), and every program logs at TRACE:
 //! a log with that word in it fails the test, whatever the test was about.
+// `as_user` is a step of a builder, no conversion.
+#![allow(clippy::wrong_self_convention)]
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;

@@ -1,0 +1,147 @@
+//! Owns random lives of a mount: what users, backends and time do, in any order, and the promises held to all along.
+//! Does not know a kernel: the filesystem is driven as the adapter drives it, on a backend in memory and a clock moved by hand.
+
+mod names;
+mod reference;
+mod run;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use run::Run;
+
+/// One thing that happens. Numbers choose among what there is at that moment.
+#[derive(Debug, Clone)]
+enum Op {
+    /// A new version of a secret. Bit `i` of `fields` says whether it has the field `FIELDS[i]`.
+    Put {
+        path: usize,
+        fields: usize,
+        size: usize,
+    },
+    Delete {
+        path: usize,
+    },
+    Lookup {
+        node: usize,
+        name: usize,
+    },
+    /// From the root, as open(2) of a long path does it.
+    Walk {
+        names: Vec<usize>,
+    },
+    Open {
+        node: usize,
+    },
+    Read {
+        handle: usize,
+        offset: u64,
+        size: usize,
+    },
+    Release {
+        handle: usize,
+    },
+    /// A listing; `plus` counts a lookup of each entry, as READDIRPLUS does.
+    List {
+        node: usize,
+        plus: bool,
+    },
+    Attributes {
+        node: usize,
+    },
+    AttributesOfHandle {
+        handle: usize,
+    },
+    Forget {
+        node: usize,
+        lookups: u64,
+    },
+    Fail {
+        error: usize,
+    },
+    Heal,
+    ForbidListing(bool),
+    Advance {
+        millis: u64,
+    },
+    Sweep,
+    Flush,
+    /// Two opens of one file while the backend is slow; meanwhile time passes and the secret changes.
+    Race {
+        node: usize,
+        before: u64,
+        after: u64,
+        fields: usize,
+        size: usize,
+    },
+}
+
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0), 60..90_usize, Just(reference::MAX_SIZE), Just(reference::MAX_SIZE + 1)]
+}
+
+fn millis() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1), Just(400), Just(999), Just(1000), 1001..59_000_u64, Just(59_999), Just(60_000)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let some = || 0..64_usize;
+    prop_oneof![
+        8 => (some(), 1..4_usize, size()).prop_map(|(path, fields, size)| Op::Put { path, fields, size }),
+        3 => some().prop_map(|path| Op::Delete { path }),
+        8 => (some(), some()).prop_map(|(node, name)| Op::Lookup { node, name }),
+        8 => prop::collection::vec(some(), 1..4).prop_map(|names| Op::Walk { names }),
+        12 => some().prop_map(|node| Op::Open { node }),
+        8 => (some(), 0..500_u64, 0..500_usize)
+            .prop_map(|(handle, offset, size)| Op::Read { handle, offset, size }),
+        4 => some().prop_map(|handle| Op::Release { handle }),
+        8 => (some(), any::<bool>()).prop_map(|(node, plus)| Op::List { node, plus }),
+        6 => some().prop_map(|node| Op::Attributes { node }),
+        4 => some().prop_map(|handle| Op::AttributesOfHandle { handle }),
+        3 => (some(), 1..3_u64).prop_map(|(node, lookups)| Op::Forget { node, lookups }),
+        2 => some().prop_map(|error| Op::Fail { error }),
+        3 => Just(Op::Heal),
+        2 => any::<bool>().prop_map(Op::ForbidListing),
+        10 => millis().prop_map(|millis| Op::Advance { millis }),
+        3 => Just(Op::Sweep),
+        1 => Just(Op::Flush),
+        4 => (some(), 0..30_000_u64, 0..30_000_u64, 0..4_usize, size())
+            .prop_map(|(node, before, after, fields, size)| Op::Race { node, before, after, fields, size }),
+    ]
+}
+
+/// Lives through `ops`, then lets go of everything; the first broken promise ends it.
+fn live(ops: &[Op]) -> Result<(), String> {
+    // Paused: a slow backend costs no time.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut run = Run::new();
+        for (at, op) in ops.iter().enumerate() {
+            // In paused time: what waits for nothing is found at once.
+            let applied = tokio::time::timeout(Duration::from_secs(3600), run.apply(op)).await;
+            applied
+                .unwrap_or(Err("it never ends".into()))
+                .map_err(|broken| format!("op {at}, {op:?}: {broken}"))?;
+            run.check_counts().map_err(|broken| format!("after op {at}, {op:?}: {broken}"))?;
+        }
+        run.let_go().map_err(|broken| format!("after everything was closed: {broken}"))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        max_shrink_time: 20_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("proptest-regressions/model.txt"))),
+        ..ProptestConfig::default()
+    })]
+    #[test]
+    fn every_life_of_a_mount_keeps_its_promises(ops in prop::collection::vec(op(), 1..80)) {
+        if let Err(broken) = live(&ops) {
+            prop_assert!(false, "{}", broken);
+        }
+    }
+}
