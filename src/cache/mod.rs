@@ -5,6 +5,7 @@
 //! `invalidate` until its maintenance runs), so the bytes lie in a [`Slot`] that this module empties itself, at a
 //! deadline that it owns.
 
+mod bookmark;
 mod slot;
 mod sweeper;
 
@@ -18,6 +19,7 @@ use crate::backend::{Backend, Error, Listing};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
 use crate::secret::Secret;
+pub use bookmark::Bookmark;
 use slot::{Answer, Slot};
 use sweeper::Deadlines;
 
@@ -122,9 +124,28 @@ impl SecretCache {
         self.sources.get(id.0).map(|(source, _)| source)
     }
 
+    /// The secret where the bookmark says it lies, if it may be served from there at once. The quick way of an open.
+    pub fn marked(&self, of: &SecretRef, bookmark: &Bookmark) -> Option<Arc<Snapshot>> {
+        let now = self.clock.now();
+        let slot = bookmark.slot(now)?;
+        match slot.answer_for(now, self.source(of.source)?.backend.generation(), None)? {
+            Answer::Secret(Ok(snapshot)) => Some(snapshot),
+            _ => None,
+        }
+    }
+
     /// The secret, from the cache or fetched; concurrent callers share one fetch.
     pub async fn secret(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
-        match self.answer(Question::Read(of.clone()), None).await {
+        self.secret_noted(of, None).await
+    }
+
+    /// The secret as [`Self::secret`] has it; notes where it lies when it was held already.
+    pub async fn secret_marking(&self, of: &SecretRef, bookmark: &Bookmark) -> Result<Arc<Snapshot>, Error> {
+        self.secret_noted(of, Some(bookmark)).await
+    }
+
+    async fn secret_noted(&self, of: &SecretRef, note: Option<&Bookmark>) -> Result<Arc<Snapshot>, Error> {
+        match self.answer(Question::Read(of.clone()), None, note).await {
             Answer::Secret(result) => result,
             Answer::Listing(_) => Err(Error::Malformed("a listing where a secret was asked for")),
         }
@@ -142,19 +163,22 @@ impl SecretCache {
     }
 
     async fn listing_since(&self, of: &SecretRef, max_age: Option<Duration>) -> Result<Arc<Listing>, Error> {
-        match self.answer(Question::List(of.clone()), max_age).await {
+        match self.answer(Question::List(of.clone()), max_age, None).await {
             Answer::Listing(result) => result,
             Answer::Secret(_) => Err(Error::Malformed("a secret where a listing was asked for")),
         }
     }
 
-    async fn answer(&self, question: Question, max_age: Option<Duration>) -> Answer {
+    async fn answer(&self, question: Question, max_age: Option<Duration>, note: Option<&Bookmark>) -> Answer {
         let asked = self.clock.now();
         loop {
             let generation = self.generation(&question);
             if let Some(slot) = self.slots.get(&question).await
                 && let Some(answer) = slot.answer_for(asked, generation, max_age)
             {
+                if let Some(bookmark) = note {
+                    bookmark.note(&slot, asked);
+                }
                 return answer;
             }
             let mut own = None;

@@ -16,6 +16,7 @@ pub(super) enum Answer {
 }
 
 /// One answer and its end. Emptying it drops the cache's share of the bytes at once.
+#[derive(Debug)]
 pub(super) struct Slot {
     /// Guards the answer; held for a clone or a take only.
     answer: Mutex<Option<Answer>>,

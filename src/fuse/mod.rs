@@ -25,7 +25,7 @@ use fuser::{
 use tokio::sync::Notify;
 
 use crate::errno::Failure;
-use crate::fs::{DirListing, HandleNo, SecretFs};
+use crate::fs::{DirListing, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
 use convert::{attr, errno, file_type};
 use directories::Directories;
@@ -95,19 +95,12 @@ impl Filesystem for Adapter {
         if convert::wants_to_write(flags) {
             return reply.error(errno(&Failure::ReadOnly));
         }
+        if let Some(opened) = self.fs.open_at_once(ours(ino)) {
+            return reply_opened(&self.invalidate, ino, opened, reply);
+        }
         let (fs, invalidate) = (self.fs.clone(), self.invalidate.clone());
         let opened = async move { fs.open(ours(ino)).await };
-        self.hand_over.answer(request, opened, move |opened| match opened {
-            Ok(opened) => {
-                if opened.attributes_changed
-                    && let Some(invalidate) = invalidate.get()
-                {
-                    invalidate.attributes(ino);
-                }
-                reply.opened(FileHandle(opened.handle.0), convert::OPEN_FLAGS);
-            }
-            Err(failure) => reply.error(errno(&failure)),
-        });
+        self.hand_over.answer(request, opened, move |opened| reply_opened(&invalidate, ino, opened, reply));
     }
 
     fn read(
@@ -267,6 +260,25 @@ impl Filesystem for Adapter {
             }
             Err(failure) => reply.error(errno(&failure)),
         }
+    }
+}
+
+fn reply_opened(
+    invalidate: &OnceLock<Invalidate>,
+    ino: INodeNo,
+    opened: Result<Opened, Failure>,
+    reply: ReplyOpen,
+) {
+    match opened {
+        Ok(opened) => {
+            if opened.attributes_changed
+                && let Some(invalidate) = invalidate.get()
+            {
+                invalidate.attributes(ino);
+            }
+            reply.opened(FileHandle(opened.handle.0), convert::OPEN_FLAGS);
+        }
+        Err(failure) => reply.error(errno(&failure)),
     }
 }
 

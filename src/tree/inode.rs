@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use super::TreeId;
-use crate::cache::SecretRef;
+use crate::cache::{Bookmark, SecretRef};
 use crate::render::View;
 
 /// An inode number. The root is 1 (FUSE_ROOT_ID, linux/fuse.h).
@@ -60,10 +60,16 @@ pub struct Node {
     pub parent: INodeNo,
     /// What it stands for.
     pub place: Place,
+    /// Where the cache had the secret of this place the last time.
+    pub bookmark: Bookmark,
     told: AtomicU64,
 }
 
 impl Node {
+    fn new(ino: INodeNo, parent: INodeNo, place: Place) -> Self {
+        Self { ino, parent, place, bookmark: Bookmark::default(), told: AtomicU64::new(0) }
+    }
+
     /// Notes that the kernel was told attributes with this mark (a hash of version and size).
     pub fn tell(&self, mark: u64) {
         self.told.store(mark, Ordering::Relaxed);
@@ -112,12 +118,7 @@ struct Known {
 impl INodeTable {
     /// A table that knows the root only.
     pub fn new(root: Place) -> Self {
-        let node = Arc::new(Node {
-            ino: INodeNo::ROOT,
-            parent: INodeNo::ROOT,
-            place: root,
-            told: AtomicU64::new(0),
-        });
+        let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root));
         let known = HashMap::from_iter([(INodeNo::ROOT, Known { node, lookups: 1 })]);
         Self { key: RandomState::new(), known: RwLock::new(known) }
     }
@@ -139,7 +140,7 @@ impl INodeTable {
         let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
         loop {
             let slot = known.entry(ino).or_insert_with(|| Known {
-                node: Arc::new(Node { ino, parent, place: place.clone(), told: AtomicU64::new(0) }),
+                node: Arc::new(Node::new(ino, parent, place.clone())),
                 lookups: 0,
             });
             if slot.node.place == place {
