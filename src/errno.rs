@@ -108,6 +108,15 @@ pub const TABLE: [Row; 15] = [
 ];
 
 impl Failure {
+    /// Whether it is an answer of "no" about a name: not there, or not allowed.
+    pub fn is_denial(&self) -> bool {
+        match self {
+            Self::NoEntry => true,
+            Self::Backend(error) => error.is_answer(),
+            _ => false,
+        }
+    }
+
     /// The error number for this outcome.
     pub fn errno(&self) -> Errno {
         use backend::Error as B;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::resolve::Part;
+use super::resolve::{Part, Parts};
 use super::{Attributes, Kind, SecretFs};
 use crate::backend::Error;
 use crate::cache::SecretRef;
@@ -78,6 +78,17 @@ impl SecretFs {
     /// had; where a field and a folder share a name the folder wins.
     async fn list_tree(&self, tree: TreeId, of: &SecretRef) -> Result<Vec<Named>, Failure> {
         let parts = self.parts(tree, of).await?;
+        let found = self.list_parts(tree, of, parts).await;
+        match &found {
+            Err(failure) if failure.is_denial() => match self.parts_otherwise(tree, of, parts).await {
+                Some(parts) => self.list_parts(tree, of, parts).await,
+                None => found,
+            },
+            _ => found,
+        }
+    }
+
+    async fn list_parts(&self, tree: TreeId, of: &SecretRef, parts: Parts) -> Result<Vec<Named>, Failure> {
         let is_root = self.trees.get(tree).is_some_and(|tree| tree.root == *of);
         let folder = match parts.folder {
             Part::No => None,

@@ -5,9 +5,10 @@
 //! it, so that a known path still opens.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use super::SecretFs;
-use crate::backend::Error;
+use crate::backend::{Error, Listing};
 use crate::cache::SecretRef;
 use crate::errno::Failure;
 use crate::render::View;
@@ -30,6 +31,8 @@ pub(super) struct Parts {
     pub(super) secret: Part,
     pub(super) folder: Part,
 }
+
+const UNKNOWN: Parts = Parts { secret: Part::Unknown, folder: Part::Unknown };
 
 impl SecretFs {
     /// The place that `name` in `parent` leads to.
@@ -57,6 +60,23 @@ impl SecretFs {
 
     async fn resolve_in_tree(&self, tree: TreeId, of: &SecretRef, name: &OsStr) -> Result<Place, Failure> {
         let parts = self.parts(tree, of).await?;
+        let found = self.resolve_in_parts(tree, of, parts, name).await;
+        match &found {
+            Err(failure) if failure.is_denial() => match self.parts_otherwise(tree, of, parts).await {
+                Some(parts) => self.resolve_in_parts(tree, of, parts, name).await,
+                None => found,
+            },
+            _ => found,
+        }
+    }
+
+    async fn resolve_in_parts(
+        &self,
+        tree: TreeId,
+        of: &SecretRef,
+        parts: Parts,
+        name: &OsStr,
+    ) -> Result<Place, Failure> {
         if let Some(reserved) = name.to_str().filter(|name| RESERVED.contains(name)) {
             let view = View::named(reserved).ok_or(Failure::NoEntry)?;
             if parts.secret == Part::No {
@@ -105,7 +125,7 @@ impl SecretFs {
     /// listing is not recent.
     async fn listed(&self, of: &SecretRef, name: &OsStr) -> Result<Option<String>, Error> {
         let listing = self.cache.listing(of).await?;
-        let find = |listing: &crate::backend::Listing| {
+        let find = |listing: &Listing| {
             name::find(name, listing.entries().iter().map(|entry| entry.name.as_str())).map(str::to_owned)
         };
         match find(&listing) {
@@ -136,26 +156,45 @@ impl SecretFs {
 
     /// What the listing above says of a directory; unknown at the root of a tree and where listing is forbidden.
     pub(super) async fn parts(&self, tree: TreeId, of: &SecretRef) -> Result<Parts, Failure> {
-        const UNKNOWN: Parts = Parts { secret: Part::Unknown, folder: Part::Unknown };
-        let known = |yes| if yes { Part::Yes } else { Part::No };
-        let is_root = self.trees.get(tree).is_none_or(|tree| tree.root == *of);
-        let Some((parent, last)) = of.path.split_last().filter(|_| !is_root) else {
-            return Ok(UNKNOWN);
-        };
-        let parent = SecretRef { source: of.source, path: parent };
-        match self.cache.listing(&parent).await {
-            Ok(listing) => match listing.get(&last) {
-                Some(entry) => Ok(Parts { secret: known(entry.secret), folder: known(entry.folder) }),
-                // The kernel came here by a name, so it was there a moment ago: ask rather than say no.
-                None => Ok(UNKNOWN),
-            },
-            Err(Error::Forbidden) => Ok(UNKNOWN),
-            Err(error) => Err(error.into()),
+        match self.above(tree, of) {
+            Some((above, name)) => Ok(parts_in(self.cache.listing(&above).await, &name)?),
+            None => Ok(UNKNOWN),
         }
+    }
+
+    /// What a recent listing says, where `parts` denies something and the recent one says otherwise: before a name is
+    /// denied. Without an answer the older listing stands.
+    pub(super) async fn parts_otherwise(&self, tree: TreeId, of: &SecretRef, parts: Parts) -> Option<Parts> {
+        if parts.secret != Part::No && parts.folder != Part::No {
+            return None;
+        }
+        let (above, name) = self.above(tree, of)?;
+        let recent = parts_in(self.cache.recent_listing(&above).await, &name).ok()?;
+        (recent != parts).then_some(recent)
+    }
+
+    /// The directory above, and the name in it; none at the root of a tree.
+    fn above(&self, tree: TreeId, of: &SecretRef) -> Option<(SecretRef, Box<str>)> {
+        let is_root = self.trees.get(tree).is_none_or(|tree| tree.root == *of);
+        let (path, name) = of.path.split_last().filter(|_| !is_root)?;
+        Some((SecretRef { source: of.source, path }, name))
     }
 
     pub(super) fn child(&self, of: &SecretRef, name: &str) -> Result<SecretRef, Failure> {
         let path = of.path.child(name).map_err(|_| Failure::NoEntry)?;
         Ok(SecretRef { source: of.source, path })
+    }
+}
+
+fn parts_in(listing: Result<Arc<Listing>, Error>, name: &str) -> Result<Parts, Error> {
+    let known = |yes| if yes { Part::Yes } else { Part::No };
+    match listing {
+        Ok(listing) => Ok(match listing.get(name) {
+            Some(entry) => Parts { secret: known(entry.secret), folder: known(entry.folder) },
+            // The kernel came here by a name, so it was there a moment ago: ask rather than say no.
+            None => UNKNOWN,
+        }),
+        Err(Error::Forbidden) => Ok(UNKNOWN),
+        Err(error) => Err(error),
     }
 }

@@ -1,4 +1,5 @@
-//! Tests of the filesystem without a kernel, on a backend in memory.
+//! Owns the checks of the filesystem without a kernel, on a backend in memory.
+//! Does not know FUSE; whole lives of a mount are in tests/it/model.rs.
 
 #![allow(clippy::unwrap_used)]
 

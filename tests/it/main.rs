@@ -12,8 +12,9 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
-mod contract;
 mod cli;
+mod contract;
+mod docs;
 mod docs_config;
 mod faults;
 mod hostile;
@@ -25,5 +26,6 @@ mod mount_vault;
 mod store;
 mod support;
 mod systemd_unit;
+mod tidy;
 mod users;
 mod vault;

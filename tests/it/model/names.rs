@@ -148,7 +148,7 @@ impl Run {
                 return ensure(!surely_secret, "the fields of a known secret are listed");
             }
             Err(failure) => {
-                let folder = path.is_empty() || reference.must_find_directory(&path);
+                let folder = reference.must_find_folder(&path);
                 return self.judge_failure(&failure, surely_secret || (reference.is_listable() && folder));
             }
         };

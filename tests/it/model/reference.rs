@@ -153,12 +153,11 @@ impl Reference {
         self.is_surely_there(path) && self.showable(path).iter().all(|version| version.field(field).is_some())
     }
 
-    /// Whether something lies at or below `path`, as each state within `window` has it.
+    /// Whether something lies at `path` or below, as each state within `window` has it.
     fn lies_at(&self, path: &str, window: Duration) -> Vec<bool> {
         let at = |held: &BTreeSet<String>| {
-            held.iter().any(|held| {
-                held.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+            let rest = |held: &String| held.strip_prefix(path).map(str::to_owned);
+            held.iter().filter_map(rest).any(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         self.held.after(self.since(window)).map(at).collect()
     }
@@ -169,6 +168,14 @@ impl Reference {
 
     pub fn must_find_directory(&self, path: &str) -> bool {
         !self.lies_at(path, NEGATIVE).contains(&false)
+    }
+
+    /// Whether it was a folder all the time. (What was first a secret and then a folder may be denied for a moment: one
+    /// answer that the folder is not there yet, and one that the secret is not there any more.)
+    pub fn must_find_folder(&self, path: &str) -> bool {
+        let prefix = format!("{path}/");
+        let below = |held: &BTreeSet<String>| held.iter().any(|held| held.starts_with(&prefix));
+        path.is_empty() || self.held.after(self.since(NEGATIVE)).all(below)
     }
 
     pub fn must_list_directory(&self, path: &str) -> bool {
