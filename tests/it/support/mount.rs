@@ -124,6 +124,8 @@ impl Plan {
             assert!(start.elapsed() < HANG, "not mounted:\n{}", mount.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+        // The kernel has it before the program has answered its first request: this waits for that.
+        let _ = std::fs::metadata(&mount.at);
         mount
     }
 }
