@@ -173,27 +173,30 @@ impl SecretCache {
         let asked = self.clock.now();
         loop {
             let generation = self.generation(&question);
-            if let Some(slot) = self.slots.get(&question).await
+            let held = self.slots.get(&question).await;
+            if let Some(slot) = &held
                 && let Some(answer) = slot.answer_for(asked, generation, max_age)
             {
                 if let Some(bookmark) = note {
-                    bookmark.note(&slot, asked);
+                    bookmark.note(slot, asked);
                 }
                 return answer;
             }
+            // What is only too old for this question goes on serving others, unless the backend has a newer answer.
+            let kept = held.filter(|slot| slot.answer_for(asked, generation, None).is_some());
             let mut own = None;
             let fetch = async {
                 let slot = self.fetch(&question).await;
                 own = slot.answer();
-                Arc::new(slot)
+                let kept = kept.filter(|_| slot.is_outage()).and_then(|kept| kept.moved());
+                Arc::new(kept.unwrap_or(slot))
             };
             let stale = |slot: &Arc<Slot>| {
-                // Also one that was emptied before its time: nobody would ever get an answer from it.
-                let stale = slot.answer_for(asked, generation, max_age).is_none();
-                if stale {
+                if slot.answer_for(asked, generation, None).is_none() {
                     slot.wipe();
                 }
-                stale
+                // Also one that was emptied before its time: nobody would ever get an answer from it.
+                slot.answer_for(asked, generation, max_age).is_none()
             };
             let entry = self.slots.entry_by_ref(&question).or_insert_with_if(fetch, stale).await;
             if entry.is_fresh() || entry.is_old_value_replaced() {

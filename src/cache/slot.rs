@@ -73,6 +73,21 @@ impl Slot {
         matches!(self.answer(), Some(Answer::Secret(Ok(_)) | Answer::Listing(Ok(_))))
     }
 
+    /// The same answer with the same end in a new place, as moka wipes what it replaces; none when it was emptied.
+    pub(super) fn moved(&self) -> Option<Self> {
+        let answer = Mutex::new(Some(self.answer()?));
+        let Self { began, arrived, deadline, generation, weight, .. } = *self;
+        Some(Self { answer, began, arrived, deadline, generation, weight })
+    }
+
+    /// Whether it holds the lack of an answer.
+    pub(super) fn is_outage(&self) -> bool {
+        match self.answer() {
+            Some(Answer::Secret(Err(error)) | Answer::Listing(Err(error))) => !error.is_answer(),
+            _ => false,
+        }
+    }
+
     pub(super) fn deadline(&self) -> Moment {
         self.deadline
     }

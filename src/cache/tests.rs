@@ -200,3 +200,19 @@ async fn fifty_readers_share_one_outage() {
     assert_eq!(backend.reads(), 1);
     sweeper.abort();
 }
+
+#[tokio::test]
+async fn a_listing_within_its_ttl_survives_a_question_that_an_outage_leaves_open() {
+    let (backend, clock, cache) = cache(Limits::default());
+    backend.put("dir/a", &[("value", b"canary")]);
+    cache.listing(&of("dir")).await.unwrap();
+    clock.advance(Duration::from_secs(2));
+    backend.fail_with(Some(Error::Status(503)));
+    assert_eq!(cache.recent_listing(&of("dir")).await.unwrap_err(), Error::Status(503));
+    assert!(cache.listing(&of("dir")).await.unwrap().get("a").is_some());
+    backend.fail_with(None);
+    backend.put("dir/b", &[("value", b"canary")]);
+    clock.advance(Duration::from_nanos(1));
+    assert!(cache.recent_listing(&of("dir")).await.unwrap().get("b").is_some());
+    assert!(cache.listing(&of("dir")).await.unwrap().get("b").is_some());
+}

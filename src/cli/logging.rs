@@ -23,12 +23,7 @@ pub(super) fn start() {
         let quiet = target.starts_with("rustify") || target.starts_with("vaultrs");
         own || (!quiet && *event.level() <= Level::INFO)
     });
-    // Whoever read the log may be gone (a closed pipe, a full disk): to complain about that on the same standard error
-    // would be a panic in the thread that serves.
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false)
-        .with_filter(ours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(ours);
     tracing_subscriber::registry().with(filter).with(lines).init();
     if wrong {
         tracing::warn!(

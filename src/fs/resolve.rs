@@ -128,9 +128,14 @@ impl SecretFs {
         let find = |listing: &Listing| {
             name::find(name, listing.entries().iter().map(|entry| entry.name.as_str())).map(str::to_owned)
         };
-        match find(&listing) {
-            Some(found) => Ok(Some(found)),
-            None => Ok(find(&*self.cache.recent_listing(of).await?)),
+        if let Some(found) = find(&listing) {
+            return Ok(Some(found));
+        }
+        match self.cache.recent_listing(of).await {
+            Ok(recent) => Ok(find(&recent)),
+            // Without an answer the older listing stands.
+            Err(error) if !error.is_answer() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

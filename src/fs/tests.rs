@@ -200,3 +200,15 @@ async fn explain_says_who_serves_a_path_or_why_not() {
     let missing = world.fs.attribute(team, OsStr::new("explain.nope")).await.unwrap();
     assert!(missing.contains("path: team/nope") && missing.contains("readable: no: ENOENT"), "{missing}");
 }
+
+#[tokio::test]
+async fn a_missing_name_asked_for_in_an_outage_does_not_cost_the_others() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("dir/a", &[("k", b"canary")]);
+    assert_eq!(world.cat("dir/a/k").await.unwrap(), b"canary");
+    world.clock.advance(Duration::from_secs(2));
+    world.backend.fail_with(Some(Error::Status(503)));
+    assert_eq!(world.walk("dir/nothing").await, Err(Failure::NoEntry));
+    assert_eq!(world.cat("dir/a/k").await.unwrap(), b"canary");
+    assert_eq!(world.ls("dir").await.unwrap(), ["a"]);
+}

@@ -25,10 +25,10 @@ use fuser::{
 use tokio::sync::Notify;
 
 use crate::errno::Failure;
-use crate::fs::{DirListing, HandleNo, Opened, SecretFs};
+use crate::fs::{HandleNo, Opened, SecretFs};
 use crate::tree::inode;
 use convert::{attr, errno, file_type};
-use directories::Directories;
+use directories::{Directories, Line, lines};
 use hand_over::HandOver;
 use invalidate::Invalidate;
 pub use mount::{Mounted, Options, Unmounted, mount};
@@ -292,17 +292,6 @@ fn sized(reply: ReplyXattr, size: u32, bytes: &[u8]) {
     } else {
         reply.data(bytes);
     }
-}
-
-enum Line<'a> {
-    Dots(&'static OsStr, inode::INodeNo),
-    Entry(&'a crate::fs::DirEntry),
-}
-
-fn lines(listing: &DirListing) -> impl Iterator<Item = Line<'_>> {
-    let dots = [(&b"."[..], listing.ino), (&b".."[..], listing.parent)];
-    let dots = dots.into_iter().map(|(name, ino)| Line::Dots(OsStr::from_bytes(name), ino));
-    dots.chain(listing.entries.iter().map(Line::Entry))
 }
 
 fn ours(ino: INodeNo) -> inode::INodeNo {

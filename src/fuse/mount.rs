@@ -82,6 +82,7 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         over: over.clone(),
     };
     let session = Session::new(adapter, &at, &config)?.spawn()?;
+    // Somebody may have unmounted already: then nothing of ours is there, and the session is about to end.
     let device = mounts::device_at(&at)?;
     let _ = invalidate.set(Invalidate::start(session.notifier())?);
     Ok(Mounted { session, at, device, over })

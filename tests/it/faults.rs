@@ -188,7 +188,10 @@ fn every_fault_is_its_errno_in_time_and_touches_nothing_else() {
             assert_eq!(mount.ls("well").unwrap().len(), 20);
             assert_eq!(mount.ls("").unwrap(), ["sick", "well"]);
             assert_eq!(mount.read("sick/warm/k").unwrap(), b"canary-warm", "cached, {fault:?}");
-            assert_eq!(mount.ls("sick").unwrap().len(), 221, "cached, {fault:?}");
+            // "Not found" for a listed secret is an answer that makes the listing doubtful: it is asked again.
+            if !matches!(fault, Fault::Status(404)) {
+                assert_eq!(mount.ls("sick").unwrap().len(), 221, "cached, {fault:?}");
+            }
             rustix::fs::statvfs(&mount.at).unwrap();
             assert_eq!(read.join().unwrap(), expected, "read, {fault:?}");
             assert_eq!(list.join().unwrap(), expected, "list, {fault:?}");

@@ -59,9 +59,11 @@ fn a_mount_that_was_started_with_nohup_survives_the_terminal() {
     command.arg(env!("CARGO_BIN_EXE_secretfs")).arg("mount").arg(format!("store:{}", store.file().display()));
     command.arg(&at).arg("--identity").arg(store.identity()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-    wait_for(|| is_mounted(&at));
-    signal(child.id(), "HUP");
-    std::thread::sleep(Duration::from_millis(100));
+    wait_for(|| std::fs::read(at.join("api-key/value")).is_ok());
+    for _ in 0..5 {
+        signal(child.id(), "HUP");
+        std::thread::sleep(Duration::from_millis(40));
+    }
     let still = std::fs::read(at.join("api-key/value"));
     signal(child.id(), "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));

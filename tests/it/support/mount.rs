@@ -85,7 +85,7 @@ impl Plan {
 
     /// Runs the program as this user (and group); the scratch folder becomes theirs, and a copy of the program lies in it
     /// (the build may be where they cannot go).
-    pub fn as_user(mut self, uid: u32) -> Self {
+    pub fn by_user(mut self, uid: u32) -> Self {
         let program = self.folder.path().join("secretfs");
         copy_program(&program);
         for path in [self.folder.path().to_owned(), self.folder.path().join("mnt")] {
@@ -124,6 +124,8 @@ impl Plan {
             assert!(start.elapsed() < HANG, "not mounted:\n{}", mount.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+        // The kernel has it before the program has answered its first request: this waits for that.
+        let _ = std::fs::metadata(&mount.at);
         mount
     }
 }
