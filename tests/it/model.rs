@@ -68,14 +68,21 @@ enum Op {
     },
     Sweep,
     Flush,
-    /// Two opens of one file while the backend is slow; meanwhile time passes and the secret changes.
-    Race {
-        node: usize,
-        before: u64,
-        after: u64,
-        fields: usize,
-        size: usize,
-    },
+    Race(Race),
+}
+
+/// Two opens of one file while the backend is slow; meanwhile time passes and the secret changes.
+#[derive(Debug, Clone)]
+struct Race {
+    node: usize,
+    /// Milliseconds that pass before the backend looks, and between its look and its answer.
+    before: u64,
+    after: u64,
+    /// As in a put; without a field the secret goes.
+    fields: usize,
+    size: usize,
+    /// Whether a third open follows at the moment when the first one's answer is too old.
+    later: bool,
 }
 
 fn size() -> impl Strategy<Value = usize> {
@@ -107,8 +114,11 @@ fn op() -> impl Strategy<Value = Op> {
         10 => millis().prop_map(|millis| Op::Advance { millis }),
         3 => Just(Op::Sweep),
         1 => Just(Op::Flush),
-        4 => (some(), 0..30_000_u64, 0..30_000_u64, 0..4_usize, size())
-            .prop_map(|(node, before, after, fields, size)| Op::Race { node, before, after, fields, size }),
+        4 => (some(), 0..30_000_u64, 0..30_000_u64, 0..4_usize, size(), any::<bool>()).prop_map(
+            |(node, before, after, fields, size, later)| {
+                Op::Race(Race { node, before, after, fields, size, later })
+            }
+        ),
     ]
 }
 
@@ -144,4 +154,56 @@ proptest! {
             prop_assert!(false, "{}", broken);
         }
     }
+}
+
+// What the model has found, each broken promise by its name.
+
+#[test]
+fn a_secret_that_is_made_beside_a_folder_is_found_though_the_listing_above_is_older() {
+    let ops = [
+        Op::Put { path: 5, fields: 1, size: 0 },
+        Op::Walk { names: vec![0] },
+        Op::Put { path: 0, fields: 1, size: 0 },
+        Op::Advance { millis: 1000 },
+        Op::Walk { names: vec![0, 0] },
+    ];
+    assert_eq!(live(&ops), Ok(()));
+}
+
+#[test]
+fn a_folder_that_became_a_secret_is_listed_though_the_listing_above_is_older() {
+    let ops = [
+        Op::Put { path: 5, fields: 1, size: 0 },
+        Op::List { node: 0, plus: true },
+        Op::List { node: 1, plus: true },
+        Op::Delete { path: 5 },
+        Op::Put { path: 3, fields: 1, size: 0 },
+        Op::Advance { millis: 1000 },
+        Op::List { node: 2, plus: false },
+    ];
+    assert_eq!(live(&ops), Ok(()));
+}
+
+#[test]
+fn the_fields_of_a_secret_are_listed_though_listing_was_forbidden_since() {
+    let ops = [
+        Op::Put { path: 4, fields: 1, size: 0 },
+        Op::List { node: 0, plus: true },
+        Op::Put { path: 1, fields: 1, size: 0 },
+        Op::Advance { millis: 1000 },
+        Op::ForbidListing(true),
+        Op::List { node: 1, plus: false },
+    ];
+    assert_eq!(live(&ops), Ok(()));
+}
+
+#[test]
+fn a_value_that_was_long_on_its_way_is_not_served_beyond_its_ttl() {
+    let ops = [
+        Op::Put { path: 0, fields: 3, size: 70 },
+        Op::Walk { names: vec![0, 2] },
+        Op::Advance { millis: 60_000 },
+        Op::Race(Race { node: 0, before: 0, after: 30_000, fields: 3, size: 80, later: true }),
+    ];
+    assert_eq!(live(&ops), Ok(()));
 }

@@ -189,7 +189,7 @@ impl Run {
             ensure(reference.may_show_directory(&join(path, name)), "a listed folder is there")?;
         }
         for name in ["a", "b"] {
-            let must = reference.is_listable() && reference.must_list_directory(&join(path, name));
+            let must = reference.refuses_nothing() && reference.must_list_directory(&join(path, name));
             ensure(!must || folders.contains(name), "what was there all through the TTL is listed")?;
         }
         // All fields of one version, but those that a folder hides; or none, where there may be no secret.
@@ -197,7 +197,8 @@ impl Run {
             let has = version.fields.iter().map(|(name, _)| name.as_str());
             has.filter(|name| !folders.contains(name)).collect::<BTreeSet<_>>() == fields
         };
-        let must = reference.is_calm() && reference.must_list_secret(path);
+        let honest = reference.is_calm() || reference.refuses_nothing();
+        let must = honest && reference.must_list_secret(path);
         let fits = reference.showable(path).iter().any(|version| fits(version));
         ensure(fits || (fields.is_empty() && !must), "the fields listed are those of one version")
     }

@@ -192,6 +192,13 @@ impl Reference {
         self.is_calm() && self.unlisted.after(self.since(NEGATIVE)).all(|unlisted| !unlisted)
     }
 
+    /// Whether no "no" may be believed now. An outage alone must not make a listing shorter: it is all of it, or an error.
+    pub fn refuses_nothing(&self) -> bool {
+        let refusal = |failing: &Option<Error>| failing.as_ref().is_some_and(is_answer);
+        let refused = self.failing.after(self.since(NEGATIVE)).any(refusal);
+        !refused && !self.may_refuse_listing()
+    }
+
     /// Whether a listing may be answered with "forbidden" for want of the permission alone.
     pub fn may_refuse_listing(&self) -> bool {
         self.unlisted.after(self.since(NEGATIVE)).any(|unlisted| *unlisted)
@@ -201,11 +208,15 @@ impl Reference {
     /// it lasts.
     pub fn excuses(&self, error: &Error) -> bool {
         let is = |failing: &Option<Error>| failing.as_ref() == Some(error);
-        let answer = matches!(error, Error::NotFound | Error::Forbidden | Error::Refused(_));
-        if answer {
+        if is_answer(error) {
             self.failing.after(self.since(NEGATIVE)).any(is)
         } else {
             self.failing.from(self.asked).any(is)
         }
     }
+}
+
+/// Whether the backend has said so, rather than nothing.
+fn is_answer(error: &Error) -> bool {
+    matches!(error, Error::NotFound | Error::Forbidden | Error::Refused(_))
 }

@@ -16,8 +16,8 @@ use secretfs::path::BackendPath;
 use secretfs::tree::inode::INodeNo;
 use secretfs::tree::{Tree, Trees};
 
-use super::Op;
 use super::reference::{MAX_SIZE, NEGATIVE, Reference, TTL};
+use super::{Op, Race};
 
 /// Secrets and folders that overlap in every way.
 const PATHS: [&str; 6] = ["a", "b", "a/a", "a/b", "b/a", "a/b/a"];
@@ -217,9 +217,7 @@ impl Run {
                 self.fetched.clear();
                 self.check_erased(Duration::ZERO)?;
             }
-            Op::Race { node, before, after, fields, size } => {
-                self.race(node, before, after, fields, size).await?;
-            }
+            Op::Race(ref race) => self.race(race).await?,
         }
         Ok(())
     }
@@ -249,7 +247,8 @@ impl Run {
 
     /// Two opens of one file at a slow backend that reads in the middle of its time; before that and after that the
     /// secret changes (or, without a field, goes) and time passes.
-    async fn race(&mut self, node: usize, before: u64, after: u64, fields: usize, size: usize) -> Verdict {
+    async fn race(&mut self, race: &Race) -> Verdict {
+        let &Race { node, before, after, fields, size, later } = race;
         let node = self.mostly_a_file(node);
         let (Place::Field(path, _) | Place::View(path, _)) = self.known[node].place.clone() else {
             return Ok(());
@@ -285,6 +284,13 @@ impl Run {
         if was_read {
             // Which of the two asked, and when, is not known.
             self.fetched.remove(&path);
+        }
+        // What the first was given is too old from a TTL after its question on.
+        if later && let Some(rest) = (asked + TTL).checked_sub(self.reference.now) {
+            self.advance(rest);
+            let (reads, held) = (self.backend.reads(), self.is_held(node));
+            let opened = self.fs.open(ino).await;
+            self.judge_open(node, opened, self.backend.reads() > reads, held).await?;
         }
         Ok(())
     }
