@@ -69,6 +69,12 @@ enum Op {
     Sweep,
     Flush,
     Race(Race),
+    /// An open, a change at once, and an open shortly before the TTL ends and at its end.
+    Age {
+        node: usize,
+        fields: usize,
+        size: usize,
+    },
 }
 
 /// Two opens of one file while the backend is slow; meanwhile time passes and the secret changes.
@@ -81,7 +87,7 @@ struct Race {
     /// As in a put; without a field the secret goes.
     fields: usize,
     size: usize,
-    /// Whether a third open follows at the moment when the first one's answer is too old.
+    /// Whether a third open follows, a TTL after the backend looked.
     later: bool,
 }
 
@@ -108,12 +114,13 @@ fn op() -> impl Strategy<Value = Op> {
         6 => some().prop_map(|node| Op::Attributes { node }),
         4 => some().prop_map(|handle| Op::AttributesOfHandle { handle }),
         3 => (some(), 1..3_u64).prop_map(|(node, lookups)| Op::Forget { node, lookups }),
-        2 => some().prop_map(|error| Op::Fail { error }),
+        4 => some().prop_map(|error| Op::Fail { error }),
         3 => Just(Op::Heal),
         2 => any::<bool>().prop_map(Op::ForbidListing),
         10 => millis().prop_map(|millis| Op::Advance { millis }),
         3 => Just(Op::Sweep),
         1 => Just(Op::Flush),
+        2 => (some(), 0..4_usize, size()).prop_map(|(node, fields, size)| Op::Age { node, fields, size }),
         4 => (some(), 0..30_000_u64, 0..30_000_u64, 0..4_usize, size(), any::<bool>()).prop_map(
             |(node, before, after, fields, size, later)| {
                 Op::Race(Race { node, before, after, fields, size, later })

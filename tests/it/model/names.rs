@@ -33,6 +33,12 @@ impl Run {
             }
             Err(failure) => {
                 self.judge_failure(&failure, self.must_find(&path, name))?;
+                if self.reference.is_calm() {
+                    let asked = self.questions();
+                    let again = self.fs.lookup(self.known[node].ino, OsStr::new(name)).await;
+                    ensure(again == Err(failure), "the same question has the same answer")?;
+                    ensure(self.questions() == asked, "a storm of misses is not a storm of questions")?;
+                }
                 Ok(None)
             }
         }

@@ -113,6 +113,23 @@ fn put(backend: &Faulty, reference: &mut Reference, puts: &mut u64, path: &str, 
     reference.put(path, fields);
 }
 
+/// As [`put`]; without a field the secret goes.
+fn change(
+    backend: &Faulty,
+    reference: &mut Reference,
+    puts: &mut u64,
+    path: &str,
+    fields: usize,
+    size: usize,
+) {
+    if fields == 0 {
+        backend.delete(path);
+        reference.delete(path);
+    } else {
+        put(backend, reference, puts, path, fields, size);
+    }
+}
+
 impl Run {
     pub fn new() -> Self {
         let (backend, clock) = (Arc::new(Faulty::new()), Clock::manual());
@@ -164,10 +181,18 @@ impl Run {
             }
             Op::Open { node } => {
                 let node = self.mostly_a_file(node);
-                let (ino, reads) = (self.known[node].ino, self.backend.reads());
-                let held = self.is_held(node);
-                let opened = self.fs.open(ino).await;
-                self.judge_open(node, opened, self.backend.reads() > reads, held).await?;
+                self.open(node).await?;
+            }
+            Op::Age { node, fields, size } => {
+                let node = self.mostly_a_file(node);
+                self.open(node).await?;
+                if let Place::Field(path, _) | Place::View(path, _) = &self.known[node].place {
+                    change(&self.backend, &mut self.reference, &mut self.puts, path, fields, size);
+                }
+                for wait in [TTL - Duration::from_millis(1), Duration::from_millis(1)] {
+                    self.advance(wait);
+                    self.open(node).await?;
+                }
             }
             Op::Read { handle, offset, size } => self.read(handle, offset, size)?,
             Op::Release { handle } => {
@@ -222,6 +247,17 @@ impl Run {
         Ok(())
     }
 
+    async fn open(&mut self, node: usize) -> Verdict {
+        let (reads, is_held) = (self.backend.reads(), self.is_held(node));
+        let opened = self.fs.open(self.known[node].ino).await;
+        self.judge_open(node, opened, self.backend.reads() > reads, is_held).await
+    }
+
+    /// How often the backend was asked anything.
+    pub(super) fn questions(&self) -> u64 {
+        self.backend.reads() + self.backend.lists()
+    }
+
     fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
         self.reference.now += by;
@@ -256,23 +292,19 @@ impl Run {
         let (ino, reads) = (self.known[node].ino, self.backend.reads());
         let Self { backend, clock, fs, reference, puts, .. } = &mut *self;
         let asked = reference.asked;
-        let mut change = |by: u64, fields: usize| {
+        let mut pass = |by: u64, reference: &mut Reference| {
             clock.advance(Duration::from_millis(by));
             reference.now += Duration::from_millis(by);
-            if fields == 0 {
-                backend.delete(&path);
-                reference.delete(&path);
-            } else {
-                put(backend, reference, puts, &path, fields, size);
-            }
         };
         let milliseconds = |count| tokio::time::sleep(Duration::from_millis(count));
         backend.delay(Duration::from_millis(10));
         let (first, second) = tokio::join!(fs.open(ino), async {
             milliseconds(2).await;
-            change(before, 3);
+            pass(before, reference);
+            change(backend, reference, puts, &path, 3, size);
             milliseconds(5).await;
-            change(after, fields);
+            change(backend, reference, puts, &path, fields, size);
+            pass(after, reference);
             milliseconds(1).await;
             fs.open(ino).await
         });
@@ -285,12 +317,11 @@ impl Run {
             // Which of the two asked, and when, is not known.
             self.fetched.remove(&path);
         }
-        // What the first was given is too old from a TTL after its question on.
-        if later && let Some(rest) = (asked + TTL).checked_sub(self.reference.now) {
+        let looked = asked + Duration::from_millis(before);
+        if later && let Some(rest) = (looked + TTL).checked_sub(self.reference.now) {
+            // From here on what the backend said then is too old.
             self.advance(rest);
-            let (reads, held) = (self.backend.reads(), self.is_held(node));
-            let opened = self.fs.open(ino).await;
-            self.judge_open(node, opened, self.backend.reads() > reads, held).await?;
+            self.open(node).await?;
         }
         Ok(())
     }
