@@ -214,3 +214,17 @@ fn a_value_that_was_long_on_its_way_is_not_served_beyond_its_ttl() {
     ];
     assert_eq!(live(&ops), Ok(()));
 }
+
+#[test]
+fn an_outage_never_shortens_a_listing() {
+    let ops = [
+        Op::Put { path: 0, fields: 2, size: 70 },
+        Op::Put { path: 2, fields: 2, size: 70 },
+        Op::Walk { names: vec![0] },
+        Op::Advance { millis: 60_000 },
+        Op::Walk { names: vec![0, 0] },
+        Op::Fail { error: 4 },
+        Op::List { node: 1, plus: false },
+    ];
+    assert_eq!(live(&ops), Ok(()));
+}
