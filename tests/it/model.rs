@@ -2,6 +2,7 @@
 //! Does not know a kernel: the filesystem is driven as the adapter drives it, on a backend in memory and a clock moved by hand.
 
 mod names;
+mod opens;
 mod reference;
 mod run;
 
