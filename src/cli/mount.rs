@@ -102,12 +102,7 @@ fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(),
             return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
         }
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
-            let at = at.display();
-            return Err(Failure::usage(format!(
-                "{at} is a mount whose program is gone: run `secretfs unmount {at}` first"
-            )));
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return Err(gone(at)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let at = at.display();
             return Err(Failure::no_input(format!("there is no directory {at} to mount on: make it first")));
@@ -118,6 +113,10 @@ fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(),
     let mounted =
         mounts::ours().map_err(|error| Failure::io(format!("cannot read the mount table: {error}")))?;
     if mounted.iter().any(|mount| mount.at == at) {
+        // The kernel may still hold attributes of a program that is gone; this it always asks the program.
+        if rustix::fs::statfs(&at).is_err_and(|error| error == rustix::io::Errno::NOTCONN) {
+            return Err(gone(&at));
+        }
         return Err(Failure::usage(format!(
             "{} is a mount of secretfs already: unmount it first",
             at.display()
@@ -135,6 +134,11 @@ fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(),
         ))),
         None => Ok(()),
     }
+}
+
+fn gone(at: &Path) -> Failure {
+    let at = at.display();
+    Failure::usage(format!("{at} is a mount whose program is gone: run `secretfs unmount {at}` first"))
 }
 
 /// The file that a backend opens again and again while it serves.
