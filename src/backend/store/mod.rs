@@ -6,6 +6,7 @@ mod document;
 mod fields;
 mod file;
 mod key;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ pub use fields::{
 pub use file::{Error as FileError, LIMIT, change, create, load, needs_passphrase};
 pub use key::{ConfigError, Key, create_identity, is_recipient};
 
+use self::watch::Watch;
 use super::{Backend, Error, Kind, Listing};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
@@ -62,6 +64,7 @@ impl KeySource {
 /// The embedded store, read-only: commands write the file, and the next open sees it through the generation.
 pub struct Store {
     inner: Arc<Inner>,
+    watch: Watch,
     /// Held by the one load that runs, also when nobody waits for it any more.
     loading: Arc<tokio::sync::Mutex<()>>,
 }
@@ -84,8 +87,9 @@ struct Held {
 impl Store {
     /// Reads the key at once, the file only when it is asked for.
     pub fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        let watch = Watch::new(config.file.clone(), clock.clone());
         let inner = Inner { file: config.file, key: config.key.load()?, clock, held: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), loading: Arc::default() })
+        Ok(Self { inner: Arc::new(inner), watch, loading: Arc::default() })
     }
 
     /// Whether anything is held in clear now.
@@ -169,7 +173,7 @@ impl Backend for Store {
     }
 
     fn generation(&self) -> u64 {
-        file::generation(&self.inner.file)
+        self.watch.generation()
     }
 
     fn tidy(&self, now: Moment) {

@@ -1,0 +1,176 @@
+//! Owns the question whether the store's file has changed, which every open asks: by inotify(7), and now and then by stat(2).
+//! Does not know what is in the file.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::file;
+use crate::clock::{Clock, Moment};
+
+/// A change that inotify does not tell of (another machine's on a network filesystem, a mount over a folder on the way) is
+/// seen after this long.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The generation of one file.
+pub(super) struct Watch {
+    file: PathBuf,
+    clock: Clock,
+    /// Guards the events and what was seen; held for a read that does not wait, and for a stat after an event.
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None where the system gives none: then every question is a stat.
+    events: Option<OwnedFd>,
+    seen: Option<(u64, Moment)>,
+}
+
+impl Watch {
+    pub(super) fn new(file: PathBuf, clock: Clock) -> Self {
+        let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
+        Self { file, clock, state: Mutex::new(State { events, seen: None }) }
+    }
+
+    /// The generation of the file as [`file::generation`] has it. A write is seen by whoever asks after it: the kernel
+    /// queues the event before rename(2) or write(2) returns.
+    pub(super) fn generation(&self) -> u64 {
+        let now = self.clock.now();
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        if state.is_quiet()
+            && let Some((generation, looked)) = state.seen
+            && now.since(looked) < LOOK
+        {
+            return generation;
+        }
+        // Watched first and looked at then: what changes in between is an event.
+        let watched = state.watch(&self.file);
+        let generation = file::generation(&self.file);
+        state.seen = watched.then_some((generation, now));
+        generation
+    }
+}
+
+impl State {
+    /// Whether nothing happened since the last question.
+    fn is_quiet(&self) -> bool {
+        let Some(events) = &self.events else { return false };
+        let mut buffer = [0; 4096];
+        let mut quiet = true;
+        loop {
+            match rustix::io::read(events, &mut buffer) {
+                Err(Errno::AGAIN) => return quiet,
+                Err(Errno::INTR) => {}
+                // What happened does not matter: the file is looked at anew.
+                Ok(length) if length > 0 => quiet = false,
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Watches the folder that the file's name is in, and where the name is a link, the folder it leads to. Watching twice
+    /// is watching once. Whether all of it is watched.
+    fn watch(&self, file: &Path) -> bool {
+        let Some(events) = &self.events else { return false };
+        let changes = WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF;
+        let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        [file, &real].into_iter().all(|file| {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            inotify::add_watch(events, folder.unwrap_or(Path::new(".")), changes).is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A clock that stands still: only an event can show a change.
+    fn watch(file: &Path) -> Watch {
+        Watch::new(file.to_owned(), Clock::manual())
+    }
+
+    #[test]
+    fn every_kind_of_change_is_seen_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, new) = (folder.path().join("store"), folder.path().join("new"));
+        let watch = watch(&file);
+        assert_eq!(watch.generation(), 0);
+        let mut last = 0;
+        let mut changed = |what: &str| {
+            let now = watch.generation();
+            assert_ne!(now, last, "{what}");
+            assert_eq!(now, watch.generation(), "{what}, and then nothing");
+            last = now;
+        };
+        std::fs::write(&file, "one").unwrap();
+        changed("made");
+        std::fs::write(&file, "two, longer").unwrap();
+        changed("written in place");
+        std::fs::write(&new, "three").unwrap();
+        std::fs::rename(&new, &file).unwrap();
+        changed("replaced");
+        std::fs::remove_file(&file).unwrap();
+        changed("removed");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_watched_and_a_link_that_moves_too() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (one, two) = (other.path().join("one"), folder.path().join("two"));
+        std::fs::write(&one, "1").unwrap();
+        std::fs::write(&two, "22").unwrap();
+        let link = folder.path().join("link");
+        symlink(&one, &link).unwrap();
+        let watch = watch(&link);
+        let first = watch.generation();
+        std::fs::write(&one, "changed").unwrap();
+        let second = watch.generation();
+        assert_ne!(first, second);
+        symlink(&two, folder.path().join("next")).unwrap();
+        std::fs::rename(folder.path().join("next"), &link).unwrap();
+        assert_ne!(watch.generation(), second);
+    }
+
+    #[test]
+    fn without_an_event_it_is_looked_at_once_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store");
+        std::fs::write(&file, "1").unwrap();
+        let clock = Clock::manual();
+        let watch = Watch::new(file, clock.clone());
+        let truth = watch.generation();
+        // As if another machine had written: what was seen is not what is there.
+        watch.state.lock().unwrap().seen = Some((truth + 1, clock.now()));
+        assert_eq!(watch.generation(), truth + 1);
+        clock.advance(LOOK);
+        assert_eq!(watch.generation(), truth);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_looked_for_every_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("later/store");
+        let watch = watch(&file);
+        assert_eq!(watch.generation(), 0);
+        std::fs::create_dir(folder.path().join("later")).unwrap();
+        std::fs::write(&file, "1").unwrap();
+        assert_ne!(watch.generation(), 0);
+    }
+}
