@@ -56,7 +56,14 @@ fn attr(ino: u64) -> FileAttr {
 
 impl Filesystem for EmptyFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        // As secretfs asks for them.
+        for wanted in [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ] {
+            let _ = config.add_capabilities(wanted);
+        }
         Ok(())
     }
 

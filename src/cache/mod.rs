@@ -198,7 +198,9 @@ impl SecretCache {
                 // Also one that was emptied before its time: nobody would ever get an answer from it.
                 slot.answer_for(asked, generation, max_age).is_none()
             };
-            let entry = self.slots.entry_by_ref(&question).or_insert_with_if(fetch, stale).await;
+            // Boxed: a hit never gets here and should not carry the room that a miss needs.
+            let shared = Box::pin(self.slots.entry_by_ref(&question).or_insert_with_if(fetch, stale));
+            let entry = shared.await;
             if entry.is_fresh() || entry.is_old_value_replaced() {
                 self.watch(entry.value());
             }
