@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::environment::Environment;
+use super::failure::Failure;
 use super::key_values::read_file;
-use super::store::Failure;
 use crate::secret::SecretBytes;
 
 /// statfs(2) types of the file systems that live in memory (linux/magic.h).

@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use super::failure::Failure;
-use super::store::Secrets;
 use super::{dotenv, key_values};
 use crate::backend::store::{SecretPath, parse_secrets};
-use crate::secret::SecretBytes;
+use crate::secret::{Field, SecretBytes};
+
+/// What a put or an import brings.
+pub(super) type Secrets = Vec<(SecretPath, Vec<Field>)>;
 
 /// Reads SOURCE: JSON with its own paths, or a .env file whose keys become one secret.
 pub(super) fn read(source: &Path, path: Option<&str>) -> Result<Secrets, Failure> {

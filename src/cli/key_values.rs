@@ -9,7 +9,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::store::Failure;
+use super::failure::Failure;
 use crate::backend::store::{LIMIT, parse_fields};
 use crate::secret::{Field, Form, SecretBytes};
 

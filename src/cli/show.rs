@@ -7,10 +7,18 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
-use super::store::Format;
 use crate::backend::store::{BadPath, Document, Kept, SecretPath, Spelled};
 use crate::path::BackendPath;
 use crate::printable::printable;
+
+/// How `get` shows a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Keys and values for people
+    Table,
+    /// All of it for programs
+    Json,
+}
 
 /// The message for a path that is not there.
 pub(super) fn no_secret(path: &SecretPath) -> Failure {

@@ -9,17 +9,14 @@ use std::time::SystemTime;
 use super::edit::Desk;
 use super::environment::Environment;
 pub use super::failure::Failure;
-use super::import::read as import;
+use super::import::{Secrets, read as import};
 use super::key_values;
+pub use super::show::Format;
 use super::show::{get, list, no_secret};
 pub use super::store_key::KeyOptions;
 use crate::backend::store::{
     Document, FileError, Key, SecretPath, change, create, is_recipient, load, parse_fields, pretty_fields,
 };
-use crate::secret::Field;
-
-/// What a put or an import brings.
-pub(super) type Secrets = Vec<(SecretPath, Vec<Field>)>;
 
 /// Keep secrets in one encrypted file.
 // No `Debug`: the fields of `put` are secret.
@@ -111,15 +108,6 @@ pub enum Command {
         #[command(flatten)]
         key: KeyOptions,
     },
-}
-
-/// How `get` shows a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// Keys and values for people
-    Table,
-    /// All of it for programs
-    Json,
 }
 
 /// Does what the command says.
