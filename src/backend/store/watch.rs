@@ -3,7 +3,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -20,53 +21,63 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Watch {
     file: PathBuf,
     clock: Clock,
-    /// Guards the events and what was seen; held for a read that does not wait, and for a stat after an event.
-    state: Mutex<State>,
-}
-
-struct State {
     /// None where the system gives none: then every question is a stat.
     events: Option<OwnedFd>,
-    seen: Option<(u64, Moment)>,
+    /// Set before events are taken away and until `seen` is true again.
+    looking: AtomicBool,
+    /// Guards what was seen; held for a copy only.
+    seen: RwLock<Option<(u64, Moment)>>,
+    /// Held by the one who looks.
+    alone: Mutex<()>,
 }
 
 impl Watch {
     pub(super) fn new(file: PathBuf, clock: Clock) -> Self {
         let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
-        Self { file, clock, state: Mutex::new(State { events, seen: None }) }
+        let (looking, seen, alone) = (AtomicBool::new(false), RwLock::default(), Mutex::default());
+        Self { file, clock, events, looking, seen, alone }
     }
 
     /// The generation of the file as [`file::generation`] has it. A write is seen by whoever asks after it: the kernel
     /// queues the event before rename(2) or write(2) returns.
     pub(super) fn generation(&self) -> u64 {
         let now = self.clock.now();
-        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        if state.is_quiet()
-            && let Some((generation, looked)) = state.seen
+        if self.is_quiet()
+            && let Some((generation, looked)) = *self.seen.read().unwrap_or_else(|e| e.into_inner())
             && now.since(looked) < LOOK
         {
             return generation;
         }
+        self.look(now)
+    }
+
+    /// Whether nothing happened since `seen` was written. Asked in this order: who finds no event because another thread
+    /// has just taken it finds that thread looking, or done.
+    fn is_quiet(&self) -> bool {
+        let waiting = self.events.as_ref().map(rustix::io::ioctl_fionread);
+        waiting == Some(Ok(0)) && !self.looking.load(Ordering::SeqCst)
+    }
+
+    fn look(&self, now: Moment) -> u64 {
+        let _alone = self.alone.lock().unwrap_or_else(|e| e.into_inner());
+        self.looking.store(true, Ordering::SeqCst);
         // Watched first and looked at then: what changes in between is an event.
-        let watched = state.watch(&self.file);
+        let watched = self.forget_events() && self.watch();
         let generation = file::generation(&self.file);
-        state.seen = watched.then_some((generation, now));
+        *self.seen.write().unwrap_or_else(|e| e.into_inner()) = watched.then_some((generation, now));
+        self.looking.store(false, Ordering::SeqCst);
         generation
     }
-}
 
-impl State {
-    /// Whether nothing happened since the last question.
-    fn is_quiet(&self) -> bool {
+    /// Takes all events away: what happened does not matter, the file is looked at anew. False when there will be none.
+    fn forget_events(&self) -> bool {
         let Some(events) = &self.events else { return false };
         let mut buffer = [0; 4096];
-        let mut quiet = true;
         loop {
             match rustix::io::read(events, &mut buffer) {
-                Err(Errno::AGAIN) => return quiet,
+                Err(Errno::AGAIN) => return true,
+                Ok(length) if length > 0 => {}
                 Err(Errno::INTR) => {}
-                // What happened does not matter: the file is looked at anew.
-                Ok(length) if length > 0 => quiet = false,
                 Ok(_) | Err(_) => return false,
             }
         }
@@ -74,8 +85,8 @@ impl State {
 
     /// Watches the folder that the file's name is in, and where the name is a link, the folder it leads to. Watching twice
     /// is watching once. Whether all of it is watched.
-    fn watch(&self, file: &Path) -> bool {
-        let Some(events) = &self.events else { return false };
+    fn watch(&self) -> bool {
+        let (Some(events), file) = (&self.events, &self.file) else { return false };
         let changes = WatchFlags::MODIFY
             | WatchFlags::ATTRIB
             | WatchFlags::CLOSE_WRITE
@@ -85,7 +96,7 @@ impl State {
             | WatchFlags::MOVED_TO
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF;
-        let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let real = file.canonicalize().unwrap_or_else(|_| file.clone());
         [file, &real].into_iter().all(|file| {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             inotify::add_watch(events, folder.unwrap_or(Path::new(".")), changes).is_ok()
@@ -157,10 +168,49 @@ mod tests {
         let watch = Watch::new(file, clock.clone());
         let truth = watch.generation();
         // As if another machine had written: what was seen is not what is there.
-        watch.state.lock().unwrap().seen = Some((truth + 1, clock.now()));
+        *watch.seen.write().unwrap() = Some((truth + 1, clock.now()));
         assert_eq!(watch.generation(), truth + 1);
         clock.advance(LOOK);
         assert_eq!(watch.generation(), truth);
+    }
+
+    #[test]
+    fn no_thread_misses_a_change_that_another_has_taken_note_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, new) = (folder.path().join("store"), folder.path().join("new"));
+        std::fs::write(&file, "0").unwrap();
+        let watch = watch(&file);
+        let written = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        loop {
+                            let round = written.load(Ordering::SeqCst);
+                            let seen = watch.generation();
+                            // Only when nobody wrote meanwhile is there one right answer.
+                            let truth = file::generation(&watch.file);
+                            if written.load(Ordering::SeqCst) == round && round.is_multiple_of(2) {
+                                assert_eq!(seen, truth, "round {round}");
+                            }
+                            if round >= 2000 {
+                                return;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for round in 0..1000 {
+                written.fetch_add(1, Ordering::SeqCst);
+                std::fs::write(&new, format!("{round}")).unwrap();
+                std::fs::rename(&new, &file).unwrap();
+                written.fetch_add(1, Ordering::SeqCst);
+                std::thread::yield_now();
+            }
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
     }
 
     #[test]
