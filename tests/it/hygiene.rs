@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use secretfs::backend::aws;
 use secretfs::backend::store::{self, Document, KeySource, SecretPath};
 use secretfs::backend::vault::{self, TokenSource};
 use secretfs::cache::Snapshot;
@@ -168,7 +169,11 @@ fn debug_shows_no_value() {
         format!("{:#?}", Arc::new(Snapshot { secret: secret(), fetched: now, expires: now })),
         format!("{document:#?}"),
         format!("{:#?}", token()),
-        format!("{:#?}", vault::Config { address, token: token(), ..vault::Config::default() }),
+        format!(
+            "{:#?}",
+            vault::Config { address: address.clone(), token: token(), ..vault::Config::default() }
+        ),
+        format!("{:#?}", aws::Config { endpoint_url: Some(address.clone()), ..aws::Config::default() }),
         format!("{:#?}", passphrase()),
         format!("{:#?}", store::Config { file: "f".into(), key: passphrase() }),
     ];
