@@ -61,7 +61,7 @@ pub enum Failure {
 pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Failure> {
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let threads = cores.clamp(2, 8);
-    // Misses wait, they do not compute: a second worker mostly costs a wake-up more per miss.
+    // Misses wait, they do not compute: on two cores one worker and two measured the same.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads((cores / 2).clamp(1, 4))
         .enable_all()

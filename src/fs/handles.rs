@@ -2,11 +2,11 @@
 //! Does not know inodes or how the bytes were had.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::cache::Snapshot;
+use crate::number_hash::BuildNumberHash;
 use crate::secret::SecretBytes;
 
 /// A file handle as the kernel carries it.
@@ -75,28 +75,7 @@ impl Handle {
 pub(super) struct Handles {
     next: AtomicU64,
     /// Guards the map of open files; held for a map operation only.
-    open: RwLock<HashMap<HandleNo, Arc<Handle>, BuildHasherDefault<Spread>>>,
-}
-
-/// Hashes numbers that we count up ourselves, so nobody can choose them: one multiplication (Fibonacci hashing) instead of
-/// SipHash, on every read.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
+    open: RwLock<HashMap<HandleNo, Arc<Handle>, BuildNumberHash>>,
 }
 
 impl Handles {

@@ -2,12 +2,13 @@
 //! Does not know attributes or values.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use super::TreeId;
 use crate::cache::{Bookmark, SecretRef};
+use crate::number_hash::BuildNumberHash;
 use crate::render::View;
 
 /// An inode number. The root is 1 (FUSE_ROOT_ID, linux/fuse.h).
@@ -87,27 +88,7 @@ impl Node {
 pub struct INodeTable {
     key: RandomState,
     /// Guards the map of known inodes; held for a map operation only.
-    known: RwLock<HashMap<INodeNo, Known, BuildHasherDefault<AsItIs>>>,
-}
-
-/// Inode numbers are keyed hashes already; hashing them again on every request would be for nothing.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
+    known: RwLock<HashMap<INodeNo, Known, BuildNumberHash>>,
 }
 
 struct Known {
