@@ -12,7 +12,7 @@ use secretfs::access::Permissions;
 use secretfs::backend::faulty::Faulty;
 use secretfs::cache::{Limits, SecretCache, SecretRef, Source, SourceId};
 use secretfs::clock::Clock;
-use secretfs::fs::SecretFs;
+use secretfs::fs::{Caller, SecretFs};
 use secretfs::path::BackendPath;
 use secretfs::tree::inode::INodeNo;
 use secretfs::tree::{Tree, Trees, name};
@@ -23,13 +23,13 @@ fn hits(criterion: &mut Criterion) {
     backend.put("api-key", &[("value", &[b'x'; 64])]);
     let source = Source { name: "bench".into(), backend };
     let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
-    let root = SecretRef { source: SourceId(0), path: BackendPath::root() };
+    let root = SecretRef::current(SourceId(0), BackendPath::root());
     let permissions = Permissions { uid: 0, gid: 0, file_mode: 0o400 };
     let trees = Trees::new(vec![Tree { at: vec![], root, permissions }]);
     let fs = SecretFs::new(trees, cache.clone(), 1 << 20);
     let folder = runtime.block_on(fs.lookup(INodeNo::ROOT, OsStr::new("api-key"))).unwrap().ino;
     let file = runtime.block_on(fs.lookup(folder, OsStr::new("value"))).unwrap().ino;
-    let secret = SecretRef { source: SourceId(0), path: BackendPath::parse("api-key").unwrap() };
+    let secret = SecretRef::current(SourceId(0), BackendPath::parse("api-key").unwrap());
     criterion.bench_function("cache hit", |b| {
         b.iter(|| runtime.block_on(cache.secret(black_box(&secret))).unwrap());
     });
@@ -41,7 +41,7 @@ fn hits(criterion: &mut Criterion) {
     });
     criterion.bench_function("open, read, close", |b| {
         b.iter(|| {
-            let opened = runtime.block_on(fs.open(file)).unwrap();
+            let opened = runtime.block_on(fs.open(file, Caller(0))).unwrap();
             black_box(fs.opened(opened.handle).unwrap().read(0, 4096));
             fs.release(opened.handle)
         });

@@ -123,7 +123,7 @@ impl Failure {
         Errno(match self {
             Self::Backend(B::NotFound) | Self::NoEntry => libc::ENOENT,
             Self::Backend(B::Forbidden | B::Refused(_)) => libc::EACCES,
-            Self::Backend(B::Unreachable(_) | B::Status(_) | B::Malformed(_)) => libc::EIO,
+            Self::Backend(B::Unreachable(_) | B::Status(_) | B::Busy { .. } | B::Malformed(_)) => libc::EIO,
             Self::Backend(B::TimedOut(_)) | Self::DeadlinePassed => libc::ETIMEDOUT,
             Self::Backend(B::TooLarge { .. }) | Self::TooLarge { .. } => libc::EFBIG,
             Self::ReadOnly => libc::EROFS,
@@ -153,6 +153,7 @@ mod tests {
             (B::Refused(String::new()), "EACCES"),
             (B::Unreachable(String::new()), "EIO"),
             (B::Status(503), "EIO"),
+            (B::Busy { status: 429, retry_after: Duration::ZERO }, "EIO"),
             (B::Malformed(""), "EIO"),
             (B::TooLarge { limit: 1 }, "EFBIG"),
             (B::TimedOut(Duration::ZERO), "ETIMEDOUT"),

@@ -18,6 +18,8 @@ pub mod mounts;
 pub mod trusted_file;
 pub mod printable;
 pub mod number_hash;
+pub mod freshness;
+pub mod counters;
 pub mod clock;
 pub mod path;
 pub mod secret;

@@ -7,6 +7,7 @@ mod json_fields;
 pub mod store;
 pub mod vault;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 
 use crate::clock::Moment;
 use crate::path::BackendPath;
-use crate::secret::Secret;
+use crate::secret::{Secret, Version};
 
 /// Which kind of backend, as the configuration and `.meta` spell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +105,15 @@ impl Listing {
     }
 }
 
+/// The current versions of the secrets in one folder.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Versions {
+    /// By the backend's name for the secret; `None` for one whose current version is deleted or destroyed.
+    pub current: BTreeMap<String, Option<Version>>,
+    /// How many requests it took.
+    pub requests: u32,
+}
+
 /// Why a backend gave no value. Holds nothing that a server sent and nothing secret: it is safe to log and to show.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -122,6 +132,14 @@ pub enum Error {
     /// The backend answered with an HTTP status that is no answer to the question (429, 500, 503, ...).
     #[error("the backend answered with HTTP status {0}")]
     Status(u16),
+    /// The backend asks to be left alone for a while (429 or 503 with Retry-After, a throttling exception).
+    #[error("the backend is busy (HTTP status {status}) and asks to be left alone for {}", humantime::format_duration(*.retry_after))]
+    Busy {
+        /// The HTTP status.
+        status: u16,
+        /// What it asks for, from when it said so.
+        retry_after: Duration,
+    },
     /// The answer is not what the API documents.
     #[error("the backend's answer could not be understood: {0}")]
     Malformed(&'static str),
@@ -155,14 +173,33 @@ pub trait Backend: Send + Sync + 'static {
     /// The current version of the secret at `path`.
     async fn read(&self, path: &BackendPath) -> Result<Secret, Error>;
 
+    /// An older version of the secret at `path`: a KV v2 number, or an AWS version id or stage such as `AWSPREVIOUS`.
+    /// [`Error::NotFound`] where there is none, or where the backend keeps no older versions.
+    async fn read_version(&self, _path: &BackendPath, _version: &Version) -> Result<Secret, Error> {
+        Err(Error::NotFound)
+    }
+
+    /// The current versions of the secrets that lie directly in the folder at `path`, without a value, in fewer requests
+    /// than secrets. `None` where this server or this policy does not give them; that is learned by asking, remembered,
+    /// and asked again now and then.
+    async fn versions(&self, _path: &BackendPath) -> Result<Option<Versions>, Error> {
+        Ok(None)
+    }
+
     /// What is in the folder at `path`. An empty folder that the backend cannot tell from a missing one is
     /// [`Error::NotFound`], except for the root, which is an empty listing.
     async fn list(&self, path: &BackendPath) -> Result<Listing, Error>;
 
     /// A number that changes whenever anything in the backend may have changed, when that costs no more than a
-    /// system call (the store's file); constant where it cannot be known. Cached answers of another generation are not served.
-    fn generation(&self) -> u64 {
-        0
+    /// system call (the store's file); `None` where it cannot be known. What was held under another number is asked for
+    /// again, and what is held under the same number is as good as asked for now.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    /// Ready when [`Self::generation`] may have changed; never where that is `None`. May be dropped and called again.
+    async fn changed(&self) {
+        std::future::pending().await
     }
 
     /// Called now and then: erase what is held in clear and was not used of late.

@@ -14,11 +14,14 @@ use std::time::{Duration, SystemTime};
 
 use moka::future::Cache;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backend::{Backend, Error, Listing};
 use crate::clock::{Clock, Moment};
+use crate::counters::Counters;
+use crate::freshness::Freshness;
 use crate::path::BackendPath;
-use crate::secret::{Secret, erase_stack_below};
+use crate::secret::{Secret, Version, erase_stack_below};
 pub use bookmark::Bookmark;
 use slot::{Answer, Slot};
 use sweeper::Deadlines;
@@ -34,17 +37,30 @@ pub struct SecretRef {
     pub source: SourceId,
     /// Where in it.
     pub path: BackendPath,
+    /// Which version; `None` is the current one, whichever that is.
+    pub version: Option<Version>,
+}
+
+impl SecretRef {
+    /// The current version of what lies at `path`.
+    pub fn current(source: SourceId, path: BackendPath) -> Self {
+        Self { source, path, version: None }
+    }
 }
 
 /// A whole secret at one version, with what is known about its freshness. Shared, immutable, erased with its last holder.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The secret.
-    pub secret: Secret,
+    /// The secret; the same one in the next snapshot, when the backend says that nothing has changed.
+    pub secret: Arc<Secret>,
     /// When we asked for it.
     pub fetched: SystemTime,
-    /// Until when it is served without asking again.
+    /// When it may no longer be served.
     pub expires: SystemTime,
+    /// From then on it is stale.
+    pub fresh_until: Moment,
+    /// From then on it is expired.
+    pub served_until: Moment,
 }
 
 /// A backend and its name in the configuration.
@@ -58,26 +74,66 @@ pub struct Source {
 /// How long and how much.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A value younger than this is served without asking; at this age it is erased. Age counts from when the backend
-    /// was asked.
-    pub ttl: Duration,
-    /// "No such secret" and "forbidden" are believed this long (and no longer than `ttl`).
-    pub negative_ttl: Duration,
+    /// How old an answer may be, where no [`Policy`] says otherwise. Age counts from when the backend was asked.
+    pub freshness: Freshness,
     /// Bytes of answers held at most.
     pub max_bytes: u64,
     /// Questions at once per backend; the rest queue.
     pub max_in_flight: usize,
+    /// Questions per second per backend; the rest queue.
+    pub max_rate: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(60),
-            negative_ttl: Duration::from_secs(1),
-            max_bytes: 64 << 20,
-            max_in_flight: 64,
-        }
+        Self { freshness: Freshness::default(), max_bytes: 64 << 20, max_in_flight: 64, max_rate: 1000 }
     }
+}
+
+/// How old the answers about one secret or folder may be: decided by whoever knows trees and patterns.
+pub type Policy = Box<dyn Fn(&SecretRef) -> Freshness + Send + Sync>;
+
+/// News of one secret that was held: the only thing that goes up from the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Which.
+    pub of: SecretRef,
+    /// The version that is current now; `None` where there is none any more (deleted, or forbidden from now on).
+    pub version: Option<Version>,
+}
+
+/// One secret that is held, for `status`. Never a value.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Which.
+    pub of: SecretRef,
+    /// Its version.
+    pub version: Version,
+    /// When the backend was asked.
+    pub fetched: SystemTime,
+    /// When it may no longer be served.
+    pub expires: SystemTime,
+    /// Past its TTL.
+    pub stale: bool,
+    /// Opened or looked up of late, so that it is refreshed ahead.
+    pub in_use: bool,
+    /// Bytes of its values and names.
+    pub bytes: usize,
+}
+
+/// One backend, for `status`.
+#[derive(Debug, Clone)]
+pub struct SourceState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its kind.
+    pub kind: crate::backend::Kind,
+    /// Whether it answered the last time it was asked; true before it was ever asked.
+    pub answers: bool,
+    /// What it said the last time that it gave no answer.
+    pub last_error: Option<Error>,
+    /// When it is asked again by itself, where it is left alone for now.
+    pub asked_again_in: Option<Duration>,
 }
 
 /// The cache. Cheap to share behind an `Arc`; every method may be called from any thread.
@@ -85,10 +141,14 @@ pub struct SecretCache {
     slots: Cache<Question, Arc<Slot>>,
     sources: Vec<(Source, Semaphore)>,
     limits: Limits,
+    policy: Policy,
+    counters: Counters,
     clock: Clock,
     /// Guards the queue of deadlines; held for a heap operation only.
     deadlines: Mutex<Deadlines>,
     earlier: tokio::sync::Notify,
+    /// Guards the list of who is told of changes; held to send, which never waits.
+    subscribers: Mutex<Vec<UnboundedSender<Changed>>>,
 }
 
 /// What was asked.
@@ -106,17 +166,98 @@ impl SecretCache {
             .weigher(|_, slot: &Arc<Slot>| slot.weight())
             .eviction_listener(|_, slot: Arc<Slot>, _| slot.wipe())
             // Only drops emptied slots and their keys; the bytes went at their own deadline.
-            .time_to_live(limits.ttl.max(limits.negative_ttl) * 2 + Duration::from_secs(1))
+            .time_to_live(
+                limits.freshness.ttl.max(limits.freshness.negative_ttl) * 2 + Duration::from_secs(1),
+            )
             .build();
         let permits = limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             slots,
             sources: sources.into_iter().map(|source| (source, Semaphore::new(permits))).collect(),
+            policy: Box::new(move |_| limits.freshness),
+            counters: Counters::default(),
             limits,
             clock,
             deadlines: Mutex::default(),
             earlier: tokio::sync::Notify::new(),
+            subscribers: Mutex::default(),
         }
+    }
+
+    /// The same cache with another opinion on how old answers may be.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// News from now on, each as soon as the next open would see it. Never blocks the cache.
+    pub fn subscribe(&self) -> UnboundedReceiver<Changed> {
+        let (sender, receiver) = unbounded_channel();
+        self.subscribers.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
+        receiver
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The clock that all ages are counted on.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Every secret that is held now.
+    pub fn held(&self) -> Vec<Held> {
+        let now = self.clock.now();
+        let held = self.slots.iter().filter_map(|(question, slot)| {
+            let (Question::Read(of), Some(Answer::Secret(Ok(snapshot)))) = (&*question, slot.answer()) else {
+                return None;
+            };
+            Some(Held {
+                of: of.clone(),
+                version: snapshot.secret.version.clone(),
+                fetched: snapshot.fetched,
+                expires: snapshot.expires,
+                stale: now >= snapshot.fresh_until,
+                in_use: false,
+                bytes: snapshot.secret.weight(),
+            })
+        });
+        held.collect()
+    }
+
+    /// Every backend, by the number in its [`SourceId`].
+    pub fn source_states(&self) -> Vec<SourceState> {
+        let state = |(source, _): &(Source, Semaphore)| SourceState {
+            name: source.name.clone(),
+            kind: source.backend.kind(),
+            answers: true,
+            last_error: None,
+            asked_again_in: None,
+        };
+        self.sources.iter().map(state).collect()
+    }
+
+    /// Asks for a secret now, however fresh the one that is held; subscribers have the news before this returns.
+    pub async fn refresh(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
+        match self.answer(Question::Read(of.clone()), Some(Duration::ZERO), None).await {
+            Answer::Secret(result) => result,
+            Answer::Listing(_) => Err(Error::Malformed("a listing where a secret was asked for")),
+        }
+    }
+
+    /// Asks for a listing now.
+    pub async fn refresh_listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
+        self.listing_since(of, Some(Duration::ZERO)).await
+    }
+
+    /// Counts as an open, so that the secret stays refreshed: for files that somebody watches without reading.
+    pub fn note_use(&self, _of: &SecretRef) {}
+
+    /// Whether a snapshot is past its TTL.
+    pub fn is_stale(&self, snapshot: &Snapshot) -> bool {
+        self.clock.now() >= snapshot.fresh_until
     }
 
     /// The name and kind of a backend; `None` for an id of another cache.
@@ -159,7 +300,7 @@ impl SecretCache {
     /// The listing of a folder, no older than the negative TTL: to be asked again before a name is said to be absent,
     /// so that a secret made a moment ago is found while a storm of misses costs one question a second.
     pub async fn recent_listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
-        self.listing_since(of, Some(self.limits.negative_ttl)).await
+        self.listing_since(of, Some(self.limits.freshness.negative_ttl)).await
     }
 
     async fn listing_since(&self, of: &SecretRef, max_age: Option<Duration>) -> Result<Arc<Listing>, Error> {
@@ -183,6 +324,7 @@ impl SecretCache {
                 return answer;
             }
             // What is only too old for this question goes on serving others, unless the backend has a newer answer.
+            let before = held.as_ref().and_then(|slot| slot.version());
             let kept = held.filter(|slot| slot.answer_for(asked, generation, None).is_some());
             let mut own = None;
             let fetch = async {
@@ -203,6 +345,7 @@ impl SecretCache {
             let entry = shared.await;
             if entry.is_fresh() || entry.is_old_value_replaced() {
                 self.watch(entry.value());
+                self.tell(&question, before, entry.value());
             }
             // Our own fetch is our answer even if the slot was evicted meanwhile. Somebody else's fetch is looked at
             // anew: it may have begun before the backend changed, or its slot may be empty already.
@@ -215,7 +358,7 @@ impl SecretCache {
     async fn fetch(&self, question: &Question) -> Slot {
         let (Question::Read(of) | Question::List(of)) = question;
         let Some((source, permits)) = self.sources.get(of.source.0) else {
-            return self.slot(question, 0, self.now(), Err(Error::NotFound));
+            return self.slot(question, None, self.now(), Err(Error::NotFound));
         };
         let generation = source.backend.generation();
         let Ok(_permit) = permits.acquire().await else {
@@ -249,22 +392,28 @@ impl SecretCache {
     fn slot(
         &self,
         question: &Question,
-        generation: u64,
+        generation: Option<u64>,
         (began, wall): (Moment, SystemTime),
         result: Result<Fetched, Error>,
     ) -> Slot {
+        let (Question::Read(of) | Question::List(of)) = question;
+        let Freshness { ttl, negative_ttl, .. } = (self.policy)(of);
         let keep = match &result {
             Ok(Fetched::Secret(Secret { expires: Some(end), .. })) => {
-                self.limits.ttl.min(end.duration_since(wall).unwrap_or_default())
+                ttl.min(end.duration_since(wall).unwrap_or_default())
             }
-            Ok(_) => self.limits.ttl,
-            Err(error) if error.is_answer() => self.limits.negative_ttl.min(self.limits.ttl),
+            Ok(_) => ttl,
+            Err(error) if error.is_answer() => negative_ttl.min(ttl),
             Err(_) => Duration::ZERO,
         };
         let answer = match (question, result) {
-            (_, Ok(Fetched::Secret(secret))) => {
-                Answer::Secret(Ok(Arc::new(Snapshot { secret, fetched: wall, expires: wall + keep })))
-            }
+            (_, Ok(Fetched::Secret(secret))) => Answer::Secret(Ok(Arc::new(Snapshot {
+                secret: Arc::new(secret),
+                fetched: wall,
+                expires: wall + keep,
+                fresh_until: began.plus(keep),
+                served_until: began.plus(keep),
+            }))),
             (_, Ok(Fetched::Listing(listing))) => Answer::Listing(Ok(Arc::new(listing))),
             (Question::Read(_), Err(error)) => Answer::Secret(Err(error)),
             (Question::List(_), Err(error)) => Answer::Listing(Err(error)),
@@ -282,9 +431,23 @@ impl SecretCache {
         }
     }
 
-    fn generation(&self, question: &Question) -> u64 {
+    fn tell(&self, question: &Question, before: Option<Version>, slot: &Slot) {
+        let (Question::Read(of), Some(before), Some(Answer::Secret(now))) = (question, before, slot.answer())
+        else {
+            return;
+        };
+        let version = now.ok().map(|snapshot| snapshot.secret.version.clone());
+        if version.as_ref() == Some(&before) {
+            return;
+        }
+        self.counters.changes.count();
+        let mut subscribers = self.subscribers.lock().unwrap_or_else(|e| e.into_inner());
+        subscribers.retain(|to| to.send(Changed { of: of.clone(), version: version.clone() }).is_ok());
+    }
+
+    fn generation(&self, question: &Question) -> Option<u64> {
         let (Question::Read(of) | Question::List(of)) = question;
-        self.source(of.source).map_or(0, |source| source.backend.generation())
+        self.source(of.source)?.backend.generation()
     }
 
     /// Erases what has reached its deadline by `now`; returns the next deadline.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Snapshot;
 use crate::backend::{Error, Listing};
 use crate::clock::Moment;
+use crate::secret::Version;
 
 /// An answer of a backend, good or bad, cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ pub(super) struct Slot {
     began: Moment,
     arrived: Moment,
     deadline: Moment,
-    generation: u64,
+    generation: Option<u64>,
     weight: u32,
 }
 
@@ -35,7 +36,7 @@ impl Slot {
         began: Moment,
         arrived: Moment,
         keep: Duration,
-        generation: u64,
+        generation: Option<u64>,
     ) -> Self {
         let bytes = match &answer {
             Answer::Secret(Ok(snapshot)) => snapshot.secret.weight(),
@@ -52,7 +53,7 @@ impl Slot {
     pub(super) fn answer_for(
         &self,
         asked: Moment,
-        generation: u64,
+        generation: Option<u64>,
         max_age: Option<Duration>,
     ) -> Option<Answer> {
         let young = asked < self.deadline && max_age.is_none_or(|age| asked.since(self.began) < age);
@@ -85,6 +86,14 @@ impl Slot {
         match self.answer() {
             Some(Answer::Secret(Err(error)) | Answer::Listing(Err(error))) => !error.is_answer(),
             _ => false,
+        }
+    }
+
+    /// The version of the secret that it holds.
+    pub(super) fn version(&self) -> Option<Version> {
+        match self.answer() {
+            Some(Answer::Secret(Ok(snapshot))) => Some(snapshot.secret.version.clone()),
+            _ => None,
         }
     }
 

@@ -16,7 +16,7 @@ fn cache(limits: Limits) -> (Arc<Faulty>, Clock, Arc<SecretCache>) {
 }
 
 fn of(path: &str) -> SecretRef {
-    SecretRef { source: SourceId(0), path: BackendPath::parse(path).unwrap() }
+    SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
 }
 
 fn value(snapshot: &Snapshot) -> &[u8] {

@@ -13,6 +13,7 @@ use crate::backend::{aws, store, vault};
 use crate::cache::{Limits, SecretRef, SourceId};
 use crate::config::{BackendSettings, MountSettings, Settings, TreeSettings};
 use crate::daemon::{BackendPlan, Plan};
+use crate::freshness::Freshness;
 use crate::mounts;
 use crate::path::BackendPath;
 use crate::tree::Tree;
@@ -95,7 +96,7 @@ pub(super) fn plan(
             gid: options.gid.or(tree.group).or(mount.gid).unwrap_or(own_gid),
             file_mode: u16::try_from(options.mode.unwrap_or(tree.mode)).unwrap_or(0o400),
         };
-        let root = SecretRef { source: SourceId(source), path: tree.source };
+        let root = SecretRef::current(SourceId(source), tree.source);
         trees.push(Tree { at: tree.path, root, permissions });
     }
     Ok(Plan {
@@ -104,7 +105,7 @@ pub(super) fn plan(
         allow_other: options.allow_other || mount.allow_other,
         deadline,
         limits: Limits {
-            ttl: options.ttl.unwrap_or(mount.ttl),
+            freshness: Freshness { ttl: options.ttl.unwrap_or(mount.ttl), ..Freshness::default() },
             max_bytes: mount.max_cache,
             max_in_flight: usize::try_from(mount.max_in_flight).unwrap_or(usize::MAX),
             ..Limits::default()

@@ -55,6 +55,10 @@ pub struct Attributes {
     pub mtime: SystemTime,
 }
 
+/// The thread that makes a request (`pid` of fuse_in_header, linux/fuse.h): 0 when it cannot be seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Caller(pub u32);
+
 /// An opened file.
 #[derive(Debug)]
 pub struct Opened {
@@ -112,7 +116,7 @@ impl SecretFs {
     }
 
     /// Opens a file as [`Self::open`] does, when that needs no wait and no search.
-    pub fn open_at_once(&self, ino: INodeNo) -> Option<Result<Opened, Failure>> {
+    pub fn open_at_once(&self, ino: INodeNo, _caller: Caller) -> Option<Result<Opened, Failure>> {
         let node = self.inodes.get(ino)?;
         let Place::Field { of, .. } = &node.place else { return None };
         let snapshot = self.cache.marked(of, &node.bookmark)?;
@@ -120,8 +124,8 @@ impl SecretFs {
     }
 
     /// Opens a file: the handle keeps the version that is current now.
-    pub async fn open(&self, ino: INodeNo) -> Result<Opened, Failure> {
-        if let Some(opened) = self.open_at_once(ino) {
+    pub async fn open(&self, ino: INodeNo, caller: Caller) -> Result<Opened, Failure> {
+        if let Some(opened) = self.open_at_once(ino, caller) {
             return opened;
         }
         let node = self.node(ino)?;

@@ -27,7 +27,7 @@ fn world(trees: &[(&[&str], &str)]) -> World {
     let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), clock.clone()));
     let tree = |(at, path): &(&[&str], &str)| Tree {
         at: at.iter().map(|s| (*s).to_owned()).collect(),
-        root: SecretRef { source: SourceId(0), path: BackendPath::parse(path).unwrap() },
+        root: SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
         permissions: Permissions { uid: 7, gid: 8, file_mode: 0o400 },
     };
     let fs = SecretFs::new(Trees::new(trees.iter().map(tree).collect()), cache, 1024);
@@ -44,7 +44,7 @@ impl World {
     }
 
     async fn cat(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        let opened = self.fs.open(self.walk(path).await?.ino).await?;
+        let opened = self.fs.open(self.walk(path).await?.ino, Caller(0)).await?;
         let bytes = self.fs.opened(opened.handle)?.read(0, usize::MAX).to_vec();
         self.fs.release(opened.handle).unwrap();
         Ok(bytes)
@@ -102,11 +102,11 @@ async fn an_open_file_keeps_its_version_and_the_next_open_gets_the_new_one() {
     let world = world(&[(&[], "")]);
     world.backend.put("a", &[("k", b"canary-1")]);
     let ino = world.walk("a/k").await.unwrap().ino;
-    let old = world.fs.open(ino).await.unwrap();
+    let old = world.fs.open(ino, Caller(0)).await.unwrap();
     assert!(!old.attributes_changed);
     world.backend.put("a", &[("k", b"canary-two")]);
     world.clock.advance(Duration::from_secs(60));
-    let new = world.fs.open(ino).await.unwrap();
+    let new = world.fs.open(ino, Caller(0)).await.unwrap();
     assert!(new.attributes_changed, "the kernel was told the old size");
     assert_eq!(world.fs.opened(old.handle).unwrap().bytes(), b"canary-1");
     assert_eq!(world.fs.opened(new.handle).unwrap().bytes(), b"canary-two");

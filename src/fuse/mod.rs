@@ -25,7 +25,7 @@ use fuser::{
 use tokio::sync::Notify;
 
 use crate::errno::Failure;
-use crate::fs::{HandleNo, Opened, SecretFs};
+use crate::fs::{Caller, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
 use convert::{attr, errno, file_type};
 use directories::{Directories, Line, lines};
@@ -95,11 +95,12 @@ impl Filesystem for Adapter {
         if convert::wants_to_write(flags) {
             return reply.error(errno(&Failure::ReadOnly));
         }
-        if let Some(opened) = self.fs.open_at_once(ours(ino)) {
+        let caller = Caller(request.pid());
+        if let Some(opened) = self.fs.open_at_once(ours(ino), caller) {
             return reply_opened(&self.invalidate, ino, opened, reply);
         }
         let (fs, invalidate) = (self.fs.clone(), self.invalidate.clone());
-        let opened = async move { fs.open(ours(ino)).await };
+        let opened = async move { fs.open(ours(ino), caller).await };
         self.hand_over.answer(request, opened, move |opened| reply_opened(&invalidate, ino, opened, reply));
     }
 

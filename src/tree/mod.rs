@@ -54,6 +54,19 @@ impl Trees {
         self.0.iter().any(|tree| tree.at.starts_with(path)).then_some(Hanging::Junction)
     }
 
+    /// Every path in the mount, as file names from its root, at which a secret or folder is shown: one for each tree over
+    /// it. Of an older version that is the directory below `.versions`.
+    pub fn paths_of(&self, of: &SecretRef) -> Vec<(TreeId, Vec<String>)> {
+        let shown = self.0.iter().enumerate().filter(|(_, tree)| tree.root.source == of.source);
+        let paths = shown.filter_map(|(id, tree)| {
+            let below = of.path.strip_prefix(&tree.root.path)?;
+            let names = tree.at.iter().cloned().chain(below.segments().map(name::encode));
+            let version = of.version.iter().flat_map(|version| [".versions".to_owned(), version.to_string()]);
+            Some((TreeId(id), names.chain(version).collect()))
+        });
+        paths.collect()
+    }
+
     /// The names in the junction at `path`, sorted, each once.
     pub fn names_in(&self, path: &[String]) -> Vec<String> {
         let below = self.0.iter().filter(|tree| tree.at.starts_with(path));
@@ -73,14 +86,16 @@ impl Trees {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::cache::SourceId;
     use crate::path::BackendPath;
+    use crate::secret::Version;
 
     fn trees(paths: &[&[&str]]) -> Trees {
         let tree = |path: &&[&str]| Tree {
             at: path.iter().map(|s| (*s).to_owned()).collect(),
-            root: SecretRef { source: SourceId(0), path: BackendPath::root() },
+            root: SecretRef::current(SourceId(0), BackendPath::root()),
             permissions: Permissions { uid: 1, gid: 2, file_mode: 0o400 },
         };
         Trees::new(paths.iter().map(tree).collect())
@@ -89,6 +104,21 @@ mod tests {
     #[test]
     fn a_single_tree_can_be_the_whole_mount() {
         assert_eq!(trees(&[&[]]).at(&[]), Some(Hanging::Tree(TreeId(0))));
+    }
+
+    #[test]
+    fn a_secret_is_shown_wherever_a_tree_is_over_it() {
+        let mut trees = trees(&[&["all"], &["team"]]);
+        trees.0[1].root.path = BackendPath::parse("team").unwrap();
+        let of = |path: &str| SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap());
+        let paths = |of: &SecretRef| -> Vec<String> {
+            trees.paths_of(of).into_iter().map(|(_, names)| names.join("/")).collect()
+        };
+        assert_eq!(paths(&of("team/a%2F")), ["all/team/a%252F", "team/a%252F"]);
+        assert_eq!(paths(&of("b")), ["all/b"]);
+        let old = SecretRef { version: Some(Version::new("3")), ..of("b") };
+        assert_eq!(paths(&old), ["all/b/.versions/3"]);
+        assert!(paths(&SecretRef { source: SourceId(1), ..of("b") }).is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use secretfs::backend::aws;
 use secretfs::backend::store::{self, Document, KeySource, SecretPath};
 use secretfs::backend::vault::{self, TokenSource};
 use secretfs::cache::Snapshot;
+use secretfs::clock::Clock;
 use secretfs::daemon;
 use secretfs::secret::{Field, Form, Secret, SecretBytes, Version};
 use serde_json::json;
@@ -166,7 +167,16 @@ fn debug_shows_no_value() {
     let shown = [
         format!("{:#?}", bytes()),
         format!("{:#?}", secret()),
-        format!("{:#?}", Arc::new(Snapshot { secret: secret(), fetched: now, expires: now })),
+        format!(
+            "{:#?}",
+            Arc::new(Snapshot {
+                secret: Arc::new(secret()),
+                fetched: now,
+                expires: now,
+                fresh_until: Clock::System.now(),
+                served_until: Clock::System.now(),
+            })
+        ),
         format!("{document:#?}"),
         format!("{:#?}", token()),
         format!(

@@ -172,8 +172,8 @@ impl Backend for Store {
         self.document().await?.list(path).ok_or(Error::NotFound)
     }
 
-    fn generation(&self) -> u64 {
-        self.watch.generation()
+    fn generation(&self) -> Option<u64> {
+        Some(self.watch.generation())
     }
 
     fn tidy(&self, now: Moment) {

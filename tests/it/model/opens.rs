@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secretfs::backend::Error;
 use secretfs::errno::Failure;
-use secretfs::fs::Opened;
+use secretfs::fs::{Caller, Opened};
 
 use super::Race;
 use super::reference::{MAX_SIZE, Reference, TTL};
@@ -15,7 +15,7 @@ use super::run::{Open, Place, Run, Shown, Verdict, change, ensure, shown};
 impl Run {
     pub(super) async fn open(&mut self, node: usize) -> Verdict {
         let (reads, is_held) = (self.backend.reads(), self.is_held(node));
-        let opened = self.fs.open(self.known[node].ino).await;
+        let opened = self.fs.open(self.known[node].ino, Caller(0)).await;
         self.judge_open(node, opened, self.backend.reads() > reads, is_held).await
     }
 
@@ -53,7 +53,7 @@ impl Run {
         };
         let milliseconds = |count| tokio::time::sleep(Duration::from_millis(count));
         backend.delay(Duration::from_millis(10));
-        let (first, second) = tokio::join!(fs.open(ino), async {
+        let (first, second) = tokio::join!(fs.open(ino, Caller(0)), async {
             milliseconds(2).await;
             pass(before, reference);
             change(backend, reference, puts, &path, 3, size);
@@ -61,7 +61,7 @@ impl Run {
             change(backend, reference, puts, &path, fields, size);
             pass(after, reference);
             milliseconds(1).await;
-            fs.open(ino).await
+            fs.open(ino, Caller(0)).await
         });
         backend.delay(Duration::ZERO);
         let (was_read, is_held) = (self.backend.reads() > reads, self.is_held(node));

@@ -10,6 +10,7 @@ use secretfs::backend::Error;
 use secretfs::backend::faulty::Faulty;
 use secretfs::cache::{Limits, SecretCache, SecretRef, Snapshot, Source, SourceId};
 use secretfs::clock::Clock;
+use secretfs::freshness::Freshness;
 use secretfs::fs::{Attributes, HandleNo, SecretFs};
 use secretfs::path::BackendPath;
 use secretfs::tree::inode::INodeNo;
@@ -90,7 +91,7 @@ pub(super) fn ensure(holds: bool, promise: &str) -> Verdict {
 }
 
 fn of(path: &str) -> SecretRef {
-    SecretRef { source: SourceId(0), path: BackendPath::parse(path).unwrap() }
+    SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
 }
 
 pub(super) fn shown(attributes: &Attributes) -> Shown {
@@ -133,7 +134,10 @@ impl Run {
     pub fn new() -> Self {
         let (backend, clock) = (Arc::new(Faulty::new()), Clock::manual());
         let source = Source { name: "test".into(), backend: backend.clone() };
-        let limits = Limits { ttl: TTL, negative_ttl: NEGATIVE, ..Limits::default() };
+        let limits = Limits {
+            freshness: Freshness { ttl: TTL, negative_ttl: NEGATIVE, max_stale: Duration::ZERO },
+            ..Limits::default()
+        };
         let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
         let permissions = Permissions { uid: 7, gid: 8, file_mode: 0o400 };
         let trees = Trees::new(vec![Tree { at: vec![], root: of(""), permissions }]);

@@ -90,7 +90,7 @@ async fn the_backend_says_why_it_cannot_read() {
         error.to_string()
     };
     let missing = open("none.age");
-    assert_eq!(missing.generation(), 0);
+    assert_eq!(missing.generation(), Some(0));
     assert!(why(missing.read(&at("a")).await.unwrap_err()).contains("make it with `secretfs store init`"));
     home.ok(&["init", "none.age"]);
     assert_eq!(missing.read(&at("a")).await.unwrap_err(), Error::NotFound, "it heals by itself");
