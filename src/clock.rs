@@ -10,9 +10,17 @@ use std::time::Duration;
 pub struct Moment(u64);
 
 impl Moment {
+    /// Zero: when the machine booted, or a test began.
+    pub const START: Self = Self(0);
+
     /// A moment `after` later; saturates at the end of time.
     pub fn plus(self, after: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// A moment `before` earlier; the beginning of time when there is none.
+    pub fn minus(self, before: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(before.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// How long from `earlier` to this; zero when `earlier` is later.
@@ -47,6 +55,13 @@ impl Clock {
             }
             Self::Manual(nanos) => Moment(nanos.load(Ordering::SeqCst)),
         }
+    }
+
+    /// Seconds and less until `moment`, as a timer of the runtime can wait. The timers stand still while the machine
+    /// sleeps and a manual clock moves as it likes, so never longer than a few seconds: look again then.
+    pub fn wait_until(&self, moment: Moment) -> Duration {
+        const LOOK: Duration = Duration::from_secs(5);
+        moment.since(self.now()).min(LOOK)
     }
 
     /// Moves a manual clock forward; a system clock moves by itself.

@@ -2,6 +2,7 @@
 //! Does not know where a secret came from, who reads it or how it is shown.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use zeroize::{Zeroize, Zeroizing};
@@ -85,18 +86,24 @@ pub fn erase_stack_below() {
 
 /// What a backend calls one version of a secret: a KV v2 number, an AWS VersionId, a store's counter.
 /// Empty where the backend has none (KV v1).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Version(String);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version(Arc<str>);
 
 impl Version {
     /// A version as the backend spells it.
-    pub fn new(spelling: impl Into<String>) -> Self {
+    pub fn new(spelling: impl Into<Arc<str>>) -> Self {
         Self(spelling.into())
     }
 
     /// The backend's spelling; empty where it has none.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self(Arc::from(""))
     }
 }
 
@@ -143,6 +150,19 @@ impl Secret {
     /// The field called `name`.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// Whether another reading of the same secret gave the same: version, times and every byte. A time of creation that
+    /// only one of them has counts for nothing: a backend without versions has none.
+    pub fn is_same_as(&self, other: &Secret) -> bool {
+        let same = |(a, b): (&Field, &Field)| {
+            a.name == b.name && a.form == b.form && a.value.expose() == b.value.expose()
+        };
+        self.version == other.version
+            && self.expires == other.expires
+            && (self.created == other.created || other.created.is_none())
+            && self.fields.len() == other.fields.len()
+            && self.fields.iter().zip(&other.fields).all(same)
     }
 
     /// Bytes held by values and names: the cache's weight.

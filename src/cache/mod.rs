@@ -5,26 +5,42 @@
 //! `invalidate` until its maintenance runs), so the bytes lie in a [`Slot`] that this module empties itself, at a
 //! deadline that it owns.
 
+mod ahead;
 mod bookmark;
+mod breaker;
+mod fetch;
+mod gate;
+mod lane;
+mod news;
+mod schedule;
 mod slot;
-mod sweeper;
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use moka::future::Cache;
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use moka::notification::RemovalCause;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::backend::{Backend, Error, Listing};
 use crate::clock::{Clock, Moment};
 use crate::counters::Counters;
 use crate::freshness::Freshness;
 use crate::path::BackendPath;
-use crate::secret::{Secret, Version, erase_stack_below};
+use crate::secret::{Secret, Version};
+pub use ahead::{Done, May};
 pub use bookmark::Bookmark;
-use slot::{Answer, Slot};
-use sweeper::Deadlines;
+pub use gate::Priority;
+use lane::Lane;
+use news::Subscribers;
+pub use news::{Changed, Held, SourceState};
+pub use schedule::Job;
+use schedule::Schedule;
+use slot::{Answer, Look, Slot};
 
 /// Which of the mount's backends: an index into the sources the cache was built with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,73 +98,40 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Questions per second per backend; the rest queue.
     pub max_rate: u32,
+    /// How long somebody who could be served a stale answer waits for a fresh one.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { freshness: Freshness::default(), max_bytes: 64 << 20, max_in_flight: 64, max_rate: 1000 }
+        Self {
+            freshness: Freshness::default(),
+            max_bytes: 64 << 20,
+            max_in_flight: 64,
+            max_rate: 1000,
+            patience: Duration::from_secs(1),
+        }
     }
 }
 
 /// How old the answers about one secret or folder may be: decided by whoever knows trees and patterns.
 pub type Policy = Box<dyn Fn(&SecretRef) -> Freshness + Send + Sync>;
 
-/// News of one secret that was held: the only thing that goes up from the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// Which.
-    pub of: SecretRef,
-    /// The version that is current now; `None` where there is none any more (deleted, or forbidden from now on).
-    pub version: Option<Version>,
-}
-
-/// One secret that is held, for `status`. Never a value.
-#[derive(Debug, Clone)]
-pub struct Held {
-    /// Which.
-    pub of: SecretRef,
-    /// Its version.
-    pub version: Version,
-    /// When the backend was asked.
-    pub fetched: SystemTime,
-    /// When it may no longer be served.
-    pub expires: SystemTime,
-    /// Past its TTL.
-    pub stale: bool,
-    /// Opened or looked up of late, so that it is refreshed ahead.
-    pub in_use: bool,
-    /// Bytes of its values and names.
-    pub bytes: usize,
-}
-
-/// One backend, for `status`.
-#[derive(Debug, Clone)]
-pub struct SourceState {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Its kind.
-    pub kind: crate::backend::Kind,
-    /// Whether it answered the last time it was asked; true before it was ever asked.
-    pub answers: bool,
-    /// What it said the last time that it gave no answer.
-    pub last_error: Option<Error>,
-    /// When it is asked again by itself, where it is left alone for now.
-    pub asked_again_in: Option<Duration>,
-}
-
 /// The cache. Cheap to share behind an `Arc`; every method may be called from any thread.
 pub struct SecretCache {
     slots: Cache<Question, Arc<Slot>>,
-    sources: Vec<(Source, Semaphore)>,
+    lanes: Vec<Lane>,
+    /// By backend: the load of all that is asked for again ahead of its end.
+    loads: Vec<Arc<AtomicU64>>,
     limits: Limits,
     policy: Policy,
-    counters: Counters,
+    counters: Arc<Counters>,
     clock: Clock,
-    /// Guards the queue of deadlines; held for a heap operation only.
-    deadlines: Mutex<Deadlines>,
-    earlier: tokio::sync::Notify,
-    /// Guards the list of who is told of changes; held to send, which never waits.
-    subscribers: Mutex<Vec<UnboundedSender<Changed>>>,
+    /// Guards the schedule; held for heap operations only.
+    schedule: Mutex<Schedule>,
+    /// Told when something is due earlier than was known.
+    earlier: Notify,
+    subscribers: Subscribers,
 }
 
 /// What was asked.
@@ -158,29 +141,53 @@ enum Question {
     List(SecretRef),
 }
 
+impl Question {
+    fn of(&self) -> &SecretRef {
+        let (Self::Read(of) | Self::List(of)) = self;
+        of
+    }
+}
+
+/// How a question is asked.
+#[derive(Debug, Clone, Copy)]
+struct How<'a> {
+    /// The oldest answer that will do; none: as the freshness of it says.
+    max_age: Option<Duration>,
+    note: Option<&'a Bookmark>,
+    asker: Priority,
+}
+
 impl SecretCache {
     /// An empty cache over `sources`.
     pub fn new(sources: Vec<Source>, limits: Limits, clock: Clock) -> Self {
+        let counters = Arc::new(Counters::default());
+        let told = counters.clone();
         let slots = Cache::builder()
             .max_capacity(limits.max_bytes)
             .weigher(|_, slot: &Arc<Slot>| slot.weight())
-            .eviction_listener(|_, slot: Arc<Slot>, _| slot.wipe())
-            // Only drops emptied slots and their keys; the bytes went at their own deadline.
-            .time_to_live(
-                limits.freshness.ttl.max(limits.freshness.negative_ttl) * 2 + Duration::from_secs(1),
-            )
+            .eviction_listener(move |_, slot: Arc<Slot>, cause| {
+                let erased = if cause == RemovalCause::Replaced { slot.replaced() } else { slot.wipe() };
+                if erased {
+                    told.wipes.count();
+                    if cause == RemovalCause::Size {
+                        told.evictions.count();
+                    }
+                }
+            })
             .build();
-        let permits = limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let loads = sources.iter().map(|_| Arc::default()).collect();
+        let lane = |source| Lane::new(source, &limits, clock.clone(), counters.clone());
         Self {
             slots,
-            sources: sources.into_iter().map(|source| (source, Semaphore::new(permits))).collect(),
+            lanes: sources.into_iter().map(lane).collect(),
+            loads,
             policy: Box::new(move |_| limits.freshness),
-            counters: Counters::default(),
+            counters,
             limits,
             clock,
-            deadlines: Mutex::default(),
-            earlier: tokio::sync::Notify::new(),
-            subscribers: Mutex::default(),
+            schedule: Mutex::default(),
+            earlier: Notify::new(),
+            subscribers: Subscribers::default(),
         }
     }
 
@@ -192,9 +199,7 @@ impl SecretCache {
 
     /// News from now on, each as soon as the next open would see it. Never blocks the cache.
     pub fn subscribe(&self) -> UnboundedReceiver<Changed> {
-        let (sender, receiver) = unbounded_channel();
-        self.subscribers.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
-        receiver
+        self.subscribers.add()
     }
 
     /// What it has done so far.
@@ -207,20 +212,23 @@ impl SecretCache {
         &self.clock
     }
 
+    /// The name and kind of a backend; `None` for an id of another cache.
+    pub fn source(&self, id: SourceId) -> Option<&Source> {
+        self.lanes.get(id.0).map(|lane| &lane.source)
+    }
+
     /// Every secret that is held now.
     pub fn held(&self) -> Vec<Held> {
         let now = self.clock.now();
         let held = self.slots.iter().filter_map(|(question, slot)| {
-            let (Question::Read(of), Some(Answer::Secret(Ok(snapshot)))) = (&*question, slot.answer()) else {
-                return None;
-            };
+            let (Question::Read(of), Some(snapshot)) = (&*question, slot.snapshot()) else { return None };
             Some(Held {
                 of: of.clone(),
                 version: snapshot.secret.version.clone(),
                 fetched: snapshot.fetched,
                 expires: snapshot.expires,
                 stale: now >= snapshot.fresh_until,
-                in_use: false,
+                in_use: slot.is_in_use(now),
                 bytes: snapshot.secret.weight(),
             })
         });
@@ -229,64 +237,52 @@ impl SecretCache {
 
     /// Every backend, by the number in its [`SourceId`].
     pub fn source_states(&self) -> Vec<SourceState> {
-        let state = |(source, _): &(Source, Semaphore)| SourceState {
-            name: source.name.clone(),
-            kind: source.backend.kind(),
-            answers: true,
-            last_error: None,
-            asked_again_in: None,
-        };
-        self.sources.iter().map(state).collect()
+        self.lanes.iter().map(Lane::state).collect()
     }
-
-    /// Asks for a secret now, however fresh the one that is held; subscribers have the news before this returns.
-    pub async fn refresh(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
-        match self.answer(Question::Read(of.clone()), Some(Duration::ZERO), None).await {
-            Answer::Secret(result) => result,
-            Answer::Listing(_) => Err(Error::Malformed("a listing where a secret was asked for")),
-        }
-    }
-
-    /// Asks for a listing now.
-    pub async fn refresh_listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
-        self.listing_since(of, Some(Duration::ZERO)).await
-    }
-
-    /// Counts as an open, so that the secret stays refreshed: for files that somebody watches without reading.
-    pub fn note_use(&self, _of: &SecretRef) {}
 
     /// Whether a snapshot is past its TTL.
     pub fn is_stale(&self, snapshot: &Snapshot) -> bool {
         self.clock.now() >= snapshot.fresh_until
     }
 
-    /// The name and kind of a backend; `None` for an id of another cache.
-    pub fn source(&self, id: SourceId) -> Option<&Source> {
-        self.sources.get(id.0).map(|(source, _)| source)
-    }
-
     /// The secret where the bookmark says it lies, if it may be served from there at once. The quick way of an open.
     pub fn marked(&self, of: &SecretRef, bookmark: &Bookmark) -> Option<Arc<Snapshot>> {
         let now = self.clock.now();
         let slot = bookmark.slot(now)?;
-        match slot.answer_for(now, self.source(of.source)?.backend.generation(), None)? {
-            Answer::Secret(Ok(snapshot)) => Some(snapshot),
+        let (look, wake) = slot.look(now, self.source(of.source)?.backend.generation(), None, true);
+        if let Some(at) = wake {
+            self.put_on_schedule(Question::Read(of.clone()), &slot, at);
+        }
+        match look {
+            Look::Fresh(Answer::Secret(Ok(snapshot))) => {
+                self.counters.hits.count();
+                Some(snapshot)
+            }
             _ => None,
         }
     }
 
     /// The secret, from the cache or fetched; concurrent callers share one fetch.
     pub async fn secret(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
-        self.secret_noted(of, None).await
+        self.read(of, How { max_age: None, note: None, asker: Priority::Reader }).await
     }
 
     /// The secret as [`Self::secret`] has it; notes where it lies when it was held already.
     pub async fn secret_marking(&self, of: &SecretRef, bookmark: &Bookmark) -> Result<Arc<Snapshot>, Error> {
-        self.secret_noted(of, Some(bookmark)).await
+        self.read(of, How { max_age: None, note: Some(bookmark), asker: Priority::Reader }).await
     }
 
-    async fn secret_noted(&self, of: &SecretRef, note: Option<&Bookmark>) -> Result<Arc<Snapshot>, Error> {
-        match self.answer(Question::Read(of.clone()), None, note).await {
+    /// Asks for a secret now, however fresh the one that is held and however long the backend has not answered;
+    /// subscribers have the news before this returns.
+    ///
+    /// # Errors
+    /// What the backend said. What is held may still be served.
+    pub async fn refresh(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
+        self.read(of, How { max_age: Some(Duration::ZERO), note: None, asker: Priority::Operator }).await
+    }
+
+    async fn read(&self, of: &SecretRef, how: How<'_>) -> Result<Arc<Snapshot>, Error> {
+        match self.answer(Question::Read(of.clone()), how).await {
             Answer::Secret(result) => result,
             Answer::Listing(_) => Err(Error::Malformed("a listing where a secret was asked for")),
         }
@@ -294,197 +290,181 @@ impl SecretCache {
 
     /// The listing of a folder, from the cache or fetched.
     pub async fn listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
-        self.listing_since(of, None).await
+        self.list(of, How { max_age: None, note: None, asker: Priority::Reader }).await
     }
 
     /// The listing of a folder, no older than the negative TTL: to be asked again before a name is said to be absent,
     /// so that a secret made a moment ago is found while a storm of misses costs one question a second.
     pub async fn recent_listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
-        self.listing_since(of, Some(self.limits.freshness.negative_ttl)).await
+        let max_age = Some((self.policy)(of).negative_ttl);
+        self.list(of, How { max_age, note: None, asker: Priority::Reader }).await
     }
 
-    async fn listing_since(&self, of: &SecretRef, max_age: Option<Duration>) -> Result<Arc<Listing>, Error> {
-        match self.answer(Question::List(of.clone()), max_age, None).await {
+    /// Asks for a listing now, as [`Self::refresh`] does for a secret.
+    ///
+    /// # Errors
+    /// What the backend said.
+    pub async fn refresh_listing(&self, of: &SecretRef) -> Result<Arc<Listing>, Error> {
+        self.list(of, How { max_age: Some(Duration::ZERO), note: None, asker: Priority::Operator }).await
+    }
+
+    async fn list(&self, of: &SecretRef, how: How<'_>) -> Result<Arc<Listing>, Error> {
+        match self.answer(Question::List(of.clone()), how).await {
             Answer::Listing(result) => result,
             Answer::Secret(_) => Err(Error::Malformed("a secret where a listing was asked for")),
         }
     }
 
-    async fn answer(&self, question: Question, max_age: Option<Duration>, note: Option<&Bookmark>) -> Answer {
+    async fn answer(&self, question: Question, how: How<'_>) -> Answer {
         let asked = self.clock.now();
+        let using = how.asker == Priority::Reader;
+        let mut impatient = false;
         loop {
             let generation = self.generation(&question);
             let held = self.slots.get(&question).await;
-            if let Some(slot) = &held
-                && let Some(answer) = slot.answer_for(asked, generation, max_age)
-            {
-                if let Some(bookmark) = note {
-                    bookmark.note(slot, asked);
+            let mut stale = None;
+            if let Some(slot) = &held {
+                let (look, wake) = slot.look(asked, generation, how.max_age, using);
+                if let Some(at) = wake {
+                    self.put_on_schedule(question.clone(), slot, at);
                 }
-                return answer;
+                match look {
+                    Look::Fresh(answer) => {
+                        if let Some(bookmark) = how.note {
+                            bookmark.note(slot, asked);
+                        }
+                        if using {
+                            self.counters.hits.count();
+                        }
+                        return answer;
+                    }
+                    Look::Stale { answer, excused } => {
+                        // A backend that counts its changes is asked: it costs nothing to find out that it still fails.
+                        let resting = generation.is_none() && self.rests(&question);
+                        if excused || resting || impatient {
+                            slot.excuse_unasked();
+                            self.counters.stale_serves.count();
+                            return answer;
+                        }
+                        stale = Some(());
+                    }
+                    Look::Nothing => {}
+                }
             }
-            // What is only too old for this question goes on serving others, unless the backend has a newer answer.
-            let before = held.as_ref().and_then(|slot| slot.version());
-            let kept = held.filter(|slot| slot.answer_for(asked, generation, None).is_some());
-            let mut own = None;
-            let fetch = async {
-                let slot = self.fetch(&question).await;
-                own = slot.answer();
-                let kept = kept.filter(|_| slot.is_outage()).and_then(|kept| kept.moved());
-                Arc::new(kept.unwrap_or(slot))
-            };
-            let stale = |slot: &Arc<Slot>| {
-                if slot.answer_for(asked, generation, None).is_none() {
-                    slot.wipe();
-                }
-                // Also one that was emptied before its time: nobody would ever get an answer from it.
-                slot.answer_for(asked, generation, max_age).is_none()
-            };
             // Boxed: a hit never gets here and should not carry the room that a miss needs.
-            let shared = Box::pin(self.slots.entry_by_ref(&question).or_insert_with_if(fetch, stale));
-            let entry = shared.await;
-            if entry.is_fresh() || entry.is_old_value_replaced() {
-                self.watch(entry.value());
-                self.tell(&question, before, entry.value());
-            }
+            let fetched = Box::pin(self.fetch_shared(&question, how, asked));
+            let own = match stale {
+                None => fetched.await,
+                Some(()) => match tokio::time::timeout(self.limits.patience, fetched).await {
+                    Ok(own) => own,
+                    Err(_) => {
+                        impatient = true;
+                        continue;
+                    }
+                },
+            };
             // Our own fetch is our answer even if the slot was evicted meanwhile. Somebody else's fetch is looked at
             // anew: it may have begun before the backend changed, or its slot may be empty already.
-            if let Some(answer) = own {
-                return answer;
+            match own {
+                Some(answer) if stale.is_some() && answer.is_outage() => impatient = true,
+                Some(answer) => return answer,
+                None => {}
             }
         }
     }
 
-    async fn fetch(&self, question: &Question) -> Slot {
-        let (Question::Read(of) | Question::List(of)) = question;
-        let Some((source, permits)) = self.sources.get(of.source.0) else {
-            return self.slot(question, None, self.now(), Err(Error::NotFound));
+    /// Fetches, or waits for somebody who does; what came of it when it was our own fetch.
+    async fn fetch_shared(&self, question: &Question, how: How<'_>, asked: Moment) -> Option<Answer> {
+        let (mut own, mut before) = (None, None);
+        let fetch = async {
+            let (answer, asking) = self.fetch(question, how.asker).await;
+            // What is held now, which may be newer than when we began to wait.
+            let held = self.slots.get(question).await;
+            before = held.as_ref().and_then(|slot| slot.snapshot());
+            let outage = answer.is_outage().then(|| answer.clone());
+            let slot = self.kept_slot(question, how.asker, held.as_ref(), answer, asking);
+            own = outage.or_else(|| slot.answer());
+            slot
         };
-        let generation = source.backend.generation();
-        let Ok(_permit) = permits.acquire().await else {
-            let closed = Err(Error::Unreachable("shutting down".into()));
-            return self.slot(question, generation, self.now(), closed);
-        };
-        let began = self.now();
-        let result = match question {
-            Question::Read(_) => source.backend.read(&of.path).await.map(Fetched::Secret),
-            Question::List(_) => source.backend.list(&of.path).await.map(Fetched::Listing),
-        };
-        erase_stack_below();
-        match &result {
-            Err(error) if !error.is_answer() => {
-                tracing::warn!(backend = %source.name, path = %of.path, "no answer: {error}");
-            }
-            // The caller sees a bare EACCES; the reason is ours, so we say it.
-            Err(error @ Error::Refused(_)) => {
-                tracing::warn!(backend = %source.name, path = %of.path, "refused: {error}");
-            }
-            _ => {}
+        let generation = self.generation(question);
+        // Also one that was emptied before its time: nobody would ever get an answer from it.
+        let replace =
+            |slot: &Arc<Slot>| !matches!(slot.look(asked, generation, how.max_age, false).0, Look::Fresh(_));
+        let entry = self.slots.entry_by_ref(question).or_insert_with_if(fetch, replace).await;
+        if entry.is_fresh() || entry.is_old_value_replaced() {
+            let slot = entry.value();
+            slot.settle();
+            self.put_on_schedule(question.clone(), slot, slot.next_due());
+            self.tell(question, before.as_deref(), slot);
         }
-        self.slot(question, generation, began, result)
+        own
     }
 
-    fn now(&self) -> (Moment, SystemTime) {
-        (self.clock.now(), SystemTime::now())
-    }
-
-    /// What the backend said when asked at `began`.
-    fn slot(
-        &self,
-        question: &Question,
-        generation: Option<u64>,
-        (began, wall): (Moment, SystemTime),
-        result: Result<Fetched, Error>,
-    ) -> Slot {
-        let (Question::Read(of) | Question::List(of)) = question;
-        let Freshness { ttl, negative_ttl, .. } = (self.policy)(of);
-        let keep = match &result {
-            Ok(Fetched::Secret(Secret { expires: Some(end), .. })) => {
-                ttl.min(end.duration_since(wall).unwrap_or_default())
-            }
-            Ok(_) => ttl,
-            Err(error) if error.is_answer() => negative_ttl.min(ttl),
-            Err(_) => Duration::ZERO,
-        };
-        let answer = match (question, result) {
-            (_, Ok(Fetched::Secret(secret))) => Answer::Secret(Ok(Arc::new(Snapshot {
-                secret: Arc::new(secret),
-                fetched: wall,
-                expires: wall + keep,
-                fresh_until: began.plus(keep),
-                served_until: began.plus(keep),
-            }))),
-            (_, Ok(Fetched::Listing(listing))) => Answer::Listing(Ok(Arc::new(listing))),
-            (Question::Read(_), Err(error)) => Answer::Secret(Err(error)),
-            (Question::List(_), Err(error)) => Answer::Listing(Err(error)),
-        };
-        Slot::new(answer, began, self.clock.now(), keep, generation)
-    }
-
-    fn watch(&self, slot: &Arc<Slot>) {
-        if !slot.is_to_be_erased() {
-            return;
-        }
-        let mut deadlines = self.deadlines.lock().unwrap_or_else(|e| e.into_inner());
-        if deadlines.push(slot) {
-            self.earlier.notify_one();
-        }
-    }
-
-    fn tell(&self, question: &Question, before: Option<Version>, slot: &Slot) {
+    /// Tells subscribers when a slot holds something else than was held before.
+    fn tell(&self, question: &Question, before: Option<&Snapshot>, slot: &Slot) {
         let (Question::Read(of), Some(before), Some(Answer::Secret(now))) = (question, before, slot.answer())
         else {
             return;
         };
-        let version = now.ok().map(|snapshot| snapshot.secret.version.clone());
-        if version.as_ref() == Some(&before) {
-            return;
-        }
+        let version = match now {
+            Ok(snapshot) if Arc::ptr_eq(&snapshot.secret, &before.secret) => return,
+            Ok(snapshot) => Some(snapshot.secret.version.clone()),
+            Err(_) => None,
+        };
         self.counters.changes.count();
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(|e| e.into_inner());
-        subscribers.retain(|to| to.send(Changed { of: of.clone(), version: version.clone() }).is_ok());
+        self.subscribers.tell(&Changed { of: of.clone(), version });
+    }
+
+    fn put_on_schedule(&self, question: Question, slot: &Arc<Slot>, at: Moment) {
+        if self.schedule().push(question, slot, at) {
+            self.earlier.notify_one();
+        }
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn rests(&self, question: &Question) -> bool {
+        self.lanes.get(question.of().source.0).is_some_and(Lane::rests)
     }
 
     fn generation(&self, question: &Question) -> Option<u64> {
-        let (Question::Read(of) | Question::List(of)) = question;
-        self.source(of.source)?.backend.generation()
+        self.source(question.of().source)?.backend.generation()
     }
 
-    /// Erases what has reached its deadline by `now`; returns the next deadline.
+    /// Erases what has reached its end by `now`, and notes what is to be asked for again; returns the next deadline.
     pub fn sweep(&self, now: Moment) -> Option<Moment> {
-        for (source, _) in &self.sources {
-            source.backend.tidy(now);
+        for lane in &self.lanes {
+            lane.source.backend.tidy(now);
         }
-        self.deadlines.lock().unwrap_or_else(|e| e.into_inner()).wipe_due(now)
-    }
-
-    /// The one background task: sleeps to the next deadline and erases. Runs until dropped; the daemon spawns it.
-    pub async fn sweep_forever(self: Arc<Self>) {
-        // The timer stands still while the machine sleeps, the deadlines do not: look at least this often.
-        const LOOK: Duration = Duration::from_secs(5);
-        loop {
-            let now = self.clock.now();
-            let wait = self.sweep(now).map_or(LOOK, |next| next.since(now)).min(LOOK);
-            self.slots.run_pending_tasks().await;
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.earlier.notified() => {}
-            }
-        }
+        // Once for all: a store looks at its file for it.
+        let generations: HashMap<usize, Option<u64>> =
+            self.lanes.iter().enumerate().map(|(at, lane)| (at, lane.source.backend.generation())).collect();
+        let generation = |question: &Question| generations.get(&question.of().source.0).copied().flatten();
+        self.schedule().advance(now, generation, chance, || self.counters.wipes.count())
     }
 
     /// Erases everything now. Open handles keep their snapshots.
     pub fn flush(&self) {
         for (_, slot) in &self.slots {
-            slot.wipe();
+            if slot.wipe() {
+                self.counters.wipes.count();
+            }
         }
         self.slots.invalidate_all();
     }
 }
 
-enum Fetched {
-    Secret(Secret),
-    Listing(Listing),
+/// A number from 0 to 1 that nobody outside can foresee.
+fn chance() -> f64 {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static KEY: RandomState = RandomState::new();
+    }
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let number = KEY.with(|key| key.hash_one(turn));
+    (number >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
-//! Owns the place where one answer lies until it is erased.
-//! Does not know who asked or who decides when.
+//! Owns the place where one answer lies until it is erased, and what may be done with it at a moment.
+//! Does not know who asked, and asks nobody.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 use super::Snapshot;
 use crate::backend::{Error, Listing};
 use crate::clock::Moment;
-use crate::secret::Version;
+use crate::freshness::{self, Freshness, Life};
+use crate::secret::Secret;
 
 /// An answer of a backend, good or bad, cheap to clone.
 #[derive(Debug, Clone)]
@@ -16,27 +18,90 @@ pub(super) enum Answer {
     Listing(Result<Arc<Listing>, Error>),
 }
 
-/// One answer and its end. Emptying it drops the cache's share of the bytes at once.
+impl Answer {
+    /// Whether it holds what a backend keeps, which can be stale and must be erased in time; a "no" is nobody's secret.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self, Self::Secret(Ok(_)) | Self::Listing(Ok(_)))
+    }
+
+    /// Whether it is the lack of an answer.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Secret(Err(error)) | Self::Listing(Err(error)) => !error.is_answer(),
+            _ => false,
+        }
+    }
+}
+
+/// When and under which generation a backend was asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) began: Moment,
+    pub(super) wall: SystemTime,
+    pub(super) generation: Option<u64>,
+}
+
+/// What a slot has for somebody who asks.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// To be served.
+    Fresh(Answer),
+    /// To be served if the backend does not answer; `excused`: it is known not to.
+    Stale { answer: Answer, excused: bool },
+    /// Nothing for this question.
+    Nothing,
+}
+
+/// What is to be done with a slot at a moment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing before this.
+    At(Moment),
+    /// It is to be asked for again ahead of its end; nothing else before this.
+    Refresh(Moment),
+    /// It is empty.
+    Gone,
+}
+
+/// One answer and its life. Emptying it drops the cache's share of the bytes at once.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Guards the answer; held for a clone or a take only.
-    answer: Mutex<Option<Answer>>,
-    /// When the backend was asked: age counts from here, for what it says may be as old as that.
-    began: Moment,
-    arrived: Moment,
-    deadline: Moment,
-    generation: Option<u64>,
+    /// Guards the answer and its life; held for comparisons and the copy of a pointer only.
+    state: Mutex<State>,
+    freshness: Freshness,
+    /// The load on its backend that all slots with a refresh to come add up to ([`freshness::load`]).
+    load: Arc<AtomicU64>,
     weight: u32,
 }
 
+#[derive(Debug)]
+struct State {
+    answer: Option<Answer>,
+    asking: Asking,
+    arrived: Moment,
+    fresh_until: Moment,
+    served_until: Moment,
+    used: Moment,
+    /// When it is asked for again ahead of its end; none when that is not to be.
+    refresh_at: Option<Moment>,
+    /// The load that it counts for; none while nobody looks after it.
+    tended: Option<Tended>,
+    /// Where the schedule has it: an entry for another moment is out of date.
+    scheduled: Option<Moment>,
+    excused: bool,
+    failures: u32,
+    /// moka is about to replace it by itself: not to be wiped.
+    stays: bool,
+}
+
 impl Slot {
-    /// An answer to a question that the backend was asked at `began`, served for `keep` from then on.
+    /// An answer to a question that the backend was asked at `asking`; `asked_for`: a reader caused it, not a refresh.
     pub(super) fn new(
         answer: Answer,
-        began: Moment,
+        asking: Asking,
         arrived: Moment,
-        keep: Duration,
-        generation: Option<u64>,
+        (freshness, life): (Freshness, Life),
+        load: Arc<AtomicU64>,
     ) -> Self {
         let bytes = match &answer {
             Answer::Secret(Ok(snapshot)) => snapshot.secret.weight(),
@@ -44,64 +109,288 @@ impl Slot {
             Answer::Secret(Err(_)) | Answer::Listing(Err(_)) => 0,
         };
         let weight = u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX);
-        let deadline = began.plus(keep);
-        Self { answer: Mutex::new(Some(answer)), began, arrived, deadline, generation, weight }
+        let state = State {
+            answer: Some(answer),
+            asking,
+            arrived,
+            fresh_until: asking.began.plus(life.fresh),
+            served_until: asking.began.plus(life.served),
+            used: asking.began,
+            refresh_at: None,
+            tended: None,
+            scheduled: None,
+            excused: false,
+            failures: 0,
+            stays: false,
+        };
+        Self { state: Mutex::new(state), freshness, load, weight }
     }
 
-    /// The answer, when it may be given to somebody who asked at `asked`: it is held still, and young enough. An answer
-    /// that arrived after the question was asked is always good for it, whatever its TTL.
-    pub(super) fn answer_for(
+    /// The same slot, asked for again from `at` on ahead of its end.
+    pub(super) fn tended_from(self, at: Moment) -> Self {
+        {
+            let mut state = self.state();
+            state.refresh_at = Some(at);
+            state.tended = Some(Tended::new(&self.load, self.freshness.ttl));
+        }
+        self
+    }
+
+    /// The same slot, last used when `other` was: a refresh is no use.
+    pub(super) fn used_like(self, other: &Slot) -> Self {
+        let used = other.state().used;
+        self.state().used = used;
+        self
+    }
+
+    /// What it has for a question asked at `asked`, of the backend's present `generation`, that takes an answer of
+    /// `max_age` at most. `using`: it counts as use. An answer that arrived after the question was asked is always good for
+    /// it, whatever its TTL. The second: when it must be put on the schedule anew.
+    pub(super) fn look(
         &self,
         asked: Moment,
         generation: Option<u64>,
         max_age: Option<Duration>,
-    ) -> Option<Answer> {
-        let young = asked < self.deadline && max_age.is_none_or(|age| asked.since(self.began) < age);
-        let fresh = self.generation == generation && (self.arrived >= asked || young);
-        if fresh { self.answer() } else { None }
-    }
-
-    pub(super) fn answer(&self) -> Option<Answer> {
-        self.answer.lock().unwrap_or_else(|e| e.into_inner()).clone()
-    }
-
-    pub(super) fn wipe(&self) {
-        drop(self.answer.lock().unwrap_or_else(|e| e.into_inner()).take());
-    }
-
-    /// Whether it holds what a backend keeps, which must be erased in time; a refusal or an outage is nobody's secret.
-    pub(super) fn is_to_be_erased(&self) -> bool {
-        matches!(self.answer(), Some(Answer::Secret(Ok(_)) | Answer::Listing(Ok(_))))
-    }
-
-    /// The same answer with the same end in a new place, as moka wipes what it replaces; none when it was emptied.
-    pub(super) fn moved(&self) -> Option<Self> {
-        let answer = Mutex::new(Some(self.answer()?));
-        let Self { began, arrived, deadline, generation, weight, .. } = *self;
-        Some(Self { answer, began, arrived, deadline, generation, weight })
-    }
-
-    /// Whether it holds the lack of an answer.
-    pub(super) fn is_outage(&self) -> bool {
-        match self.answer() {
-            Some(Answer::Secret(Err(error)) | Answer::Listing(Err(error))) => !error.is_answer(),
-            _ => false,
+        using: bool,
+    ) -> (Look, Option<Moment>) {
+        let mut state = self.state();
+        let Some(answer) = state.answer.clone() else { return (Look::Nothing, None) };
+        let mut wake = None;
+        if using {
+            state.used = state.used.max(asked);
+            // Idle until now, so nobody looks after it any more.
+            if let Some(at) = state.refresh_at.filter(|_| state.tended.is_none()) {
+                state.tended = Some(Tended::new(&self.load, self.freshness.ttl));
+                wake = Some(at);
+            }
         }
+        let same = state.asking.generation == generation;
+        // As good as asked for now: the backend has said that nothing changed.
+        let known = same && generation.is_some() && answer.is_kept() && max_age != Some(Duration::ZERO);
+        let late = state.arrived >= asked || state.asking.began >= asked;
+        let young =
+            asked < state.fresh_until && max_age.is_none_or(|age| asked.since(state.asking.began) < age);
+        let look = if known && asked >= state.fresh_until {
+            let asking = Asking { began: asked, wall: SystemTime::now(), generation };
+            self.extend_locked(&mut state, asking);
+            state.answer.clone().map_or(Look::Nothing, Look::Fresh)
+        } else if same && (late || young || known) {
+            Look::Fresh(answer)
+        } else if answer.is_kept() && asked < state.served_until && max_age.is_none() {
+            Look::Stale { answer, excused: same && state.excused }
+        } else {
+            Look::Nothing
+        };
+        (look, wake)
     }
 
-    /// The version of the secret that it holds.
-    pub(super) fn version(&self) -> Option<Version> {
+    /// What it holds, whatever its age.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        self.state().answer.clone()
+    }
+
+    /// The secret it holds, whatever its age.
+    pub(super) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         match self.answer() {
-            Some(Answer::Secret(Ok(snapshot))) => Some(snapshot.secret.version.clone()),
+            Some(Answer::Secret(Ok(snapshot))) => Some(snapshot),
             _ => None,
         }
     }
 
-    pub(super) fn deadline(&self) -> Moment {
-        self.deadline
+    /// The backend, asked at `asking`, says that what is held is current: a new life begins. False when it is empty.
+    pub(super) fn extend(&self, asking: Asking, refresh_at: Moment) -> bool {
+        let mut state = self.state();
+        if state.answer.is_none() {
+            return false;
+        }
+        if asking.began >= state.asking.began {
+            self.extend_locked(&mut state, asking);
+        }
+        if state.refresh_at.is_some() {
+            state.refresh_at = Some(refresh_at);
+        }
+        true
+    }
+
+    fn extend_locked(&self, state: &mut State, asking: Asking) {
+        let end = match &state.answer {
+            Some(Answer::Secret(Ok(snapshot))) => snapshot.secret.expires,
+            _ => None,
+        };
+        let life = self.freshness.life(end.map(|end| end.duration_since(asking.wall).unwrap_or_default()));
+        state.asking = asking;
+        state.fresh_until = asking.began.plus(life.fresh);
+        state.served_until = asking.began.plus(life.served);
+        state.excused = false;
+        state.failures = 0;
+        if let Some(Answer::Secret(Ok(snapshot))) = &mut state.answer {
+            *snapshot = Arc::new(Snapshot::new(snapshot.secret.clone(), asking, life));
+        }
+    }
+
+    /// The backend did not answer for it: it is served stale from its TTL on without asking, until somebody hears from the
+    /// backend. When to try again.
+    pub(super) fn excuse(&self, now: Moment, chance: f64) -> Option<Moment> {
+        let mut state = self.state();
+        state.excused = true;
+        state.failures = state.failures.saturating_add(1);
+        let again = self.freshness.retry(now, state.failures, chance);
+        state.refresh_at = state.refresh_at.map(|_| again);
+        state.refresh_at
+    }
+
+    /// As [`Self::excuse`], when the backend was not even asked.
+    pub(super) fn excuse_unasked(&self) {
+        self.state().excused = true;
+    }
+
+    /// Counts as an open at `now`; whether there was something, and when it must be put on the schedule anew.
+    pub(super) fn use_at(&self, now: Moment) -> (bool, Option<Moment>) {
+        let (look, wake) = self.look(now, None, Some(Duration::ZERO), true);
+        drop(look);
+        (self.state().answer.is_some(), wake)
+    }
+
+    /// Whether it is in use at `now`.
+    pub(super) fn is_in_use(&self, now: Moment) -> bool {
+        let state = self.state();
+        state.answer.is_some() && self.freshness.is_in_use(state.used, now)
+    }
+
+    /// Whether its turn to be refreshed has come and nobody has asked for it meanwhile.
+    pub(super) fn wants_refresh(&self, now: Moment) -> bool {
+        let state = self.state();
+        let due = state.refresh_at.is_some_and(|at| now >= at);
+        due && state.answer.is_some() && self.freshness.is_in_use(state.used, now)
+    }
+
+    /// It is known to be out of date: its turn is now.
+    pub(super) fn refresh_from(&self, now: Moment) {
+        let mut state = self.state();
+        state.refresh_at = state.refresh_at.map(|_| now);
+    }
+
+    /// Takes the schedule's entry for `at`; what is to be done at `now`. `None`: the entry is out of date.
+    pub(super) fn due(&self, at: Moment, now: Moment, generation: Option<u64>, chance: f64) -> Option<Due> {
+        let mut state = self.state();
+        if state.scheduled != Some(at) {
+            return None;
+        }
+        state.scheduled = None;
+        let Some(answer) = &state.answer else { return Some(Due::Gone) };
+        let kept = answer.is_kept();
+        let same = kept && generation.is_some() && generation == state.asking.generation;
+        let in_use = self.freshness.is_in_use(state.used, now);
+        if same && in_use && state.refresh_at.is_some_and(|at| now >= at) {
+            self.extend_locked(&mut state, Asking { began: now, wall: SystemTime::now(), generation });
+            state.refresh_at = Some(self.freshness.next_refresh(now, chance));
+        }
+        if now >= state.served_until {
+            empty(&mut state);
+            return Some(Due::Gone);
+        }
+        let end = state.served_until;
+        Some(match state.refresh_at.filter(|_| kept && state.tended.is_some()) {
+            Some(at) if now < at => Due::At(at.min(end)),
+            Some(_) if in_use => Due::Refresh(end),
+            // Idle: it costs the backend nothing, and goes at its end.
+            Some(_) => {
+                state.tended = None;
+                Due::At(end)
+            }
+            None => Due::At(end),
+        })
+    }
+
+    /// Notes where the schedule has it from now on; when that is not sooner than where it is, false.
+    pub(super) fn schedule(&self, at: Moment) -> bool {
+        let mut state = self.state();
+        let sooner = state.scheduled.is_none_or(|scheduled| at < scheduled);
+        if sooner {
+            state.scheduled = Some(at);
+        }
+        sooner
+    }
+
+    /// When something is to be done with it next.
+    pub(super) fn next_due(&self) -> Moment {
+        let state = self.state();
+        let refresh = state.refresh_at.filter(|_| state.tended.is_some());
+        refresh.map_or(state.served_until, |at| at.min(state.served_until))
+    }
+
+    /// Erases; whether there was something that a backend keeps.
+    pub(super) fn wipe(&self) -> bool {
+        empty(&mut self.state())
+    }
+
+    /// For the one replacement to come by the slot itself.
+    pub(super) fn stay(&self) {
+        self.state().stays = true;
+    }
+
+    /// The replacement has been, or was none.
+    pub(super) fn settle(&self) {
+        self.state().stays = false;
+    }
+
+    /// Erases what was replaced, unless by itself.
+    pub(super) fn replaced(&self) -> bool {
+        let mut state = self.state();
+        if std::mem::take(&mut state.stays) { false } else { empty(&mut state) }
+    }
+
+    pub(super) fn freshness(&self) -> Freshness {
+        self.freshness
     }
 
     pub(super) fn weight(&self) -> u32 {
         self.weight
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+fn empty(state: &mut State) -> bool {
+    state.tended = None;
+    state.refresh_at = None;
+    state.answer.take().is_some_and(|answer| answer.is_kept())
+}
+
+/// A time further away than this is not shown: no calendar has it.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86400);
+
+impl Snapshot {
+    pub(super) fn new(secret: Arc<Secret>, asking: Asking, life: Life) -> Self {
+        Self {
+            secret,
+            fetched: asking.wall,
+            expires: asking.wall + life.served.min(LONGEST),
+            fresh_until: asking.began.plus(life.fresh),
+            served_until: asking.began.plus(life.served),
+        }
+    }
+}
+
+/// A share of a backend's load, taken back when dropped.
+#[derive(Debug)]
+struct Tended {
+    load: Arc<AtomicU64>,
+    share: u64,
+}
+
+impl Tended {
+    fn new(load: &Arc<AtomicU64>, ttl: Duration) -> Self {
+        let share = freshness::load(ttl);
+        load.fetch_add(share, Ordering::Relaxed);
+        Self { load: load.clone(), share }
+    }
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.load.fetch_sub(self.share, Ordering::Relaxed);
     }
 }

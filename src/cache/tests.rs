@@ -15,6 +15,11 @@ fn cache(limits: Limits) -> (Arc<Faulty>, Clock, Arc<SecretCache>) {
     (backend, clock, cache)
 }
 
+/// Nothing is served past its TTL.
+fn fails_closed() -> Limits {
+    Limits { freshness: Freshness { max_stale: Duration::ZERO, ..Freshness::default() }, ..Limits::default() }
+}
+
 fn of(path: &str) -> SecretRef {
     SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
 }
@@ -55,7 +60,7 @@ async fn a_value_is_served_for_its_ttl_and_then_fetched_again() {
 
 #[tokio::test]
 async fn the_sweeper_drops_the_bytes_at_the_deadline_though_nobody_asks() {
-    let (backend, clock, cache) = cache(Limits::default());
+    let (backend, clock, cache) = cache(fails_closed());
     backend.put("a", &[("value", b"canary")]);
     let held = Arc::downgrade(&cache.secret(&of("a")).await.unwrap());
     assert!(held.upgrade().is_some());
@@ -97,7 +102,7 @@ async fn an_answer_of_no_is_believed_shortly_and_an_outage_not_at_all() {
 
 #[tokio::test]
 async fn a_cached_value_is_served_through_an_outage_until_its_ttl() {
-    let (backend, clock, cache) = cache(Limits::default());
+    let (backend, clock, cache) = cache(fails_closed());
     backend.put("a", &[("value", b"canary")]);
     cache.secret(&of("a")).await.unwrap();
     backend.fail_with(Some(Error::Unreachable("down".into())));
@@ -165,7 +170,7 @@ async fn a_slot_that_was_emptied_before_its_time_is_filled_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_age_of_a_value_counts_from_when_it_was_asked_for() {
-    let (backend, clock, cache) = cache(Limits::default());
+    let (backend, clock, cache) = cache(fails_closed());
     backend.put("a", &[("value", b"canary-1")]);
     backend.delay(Duration::from_secs(4));
     let read = of("a");
@@ -187,7 +192,16 @@ async fn fifty_readers_share_one_outage() {
     let (backend, _, cache) = cache(Limits::default());
     backend.delay(Duration::from_secs(5));
     backend.fail_with(Some(Error::Status(503)));
-    let sweeper = tokio::spawn(cache.clone().sweep_forever());
+    let sweeper = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            loop {
+                cache.sweep(cache.clock().now());
+                cache.drop_emptied().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
     let readers: Vec<_> = (0..50)
         .map(|_| {
             let cache = cache.clone();

@@ -16,6 +16,7 @@ use crate::cache::{SecretCache, Source};
 use crate::clock::Clock;
 use crate::fs::SecretFs;
 use crate::fuse::{self, Unmounted};
+use crate::refresh::Refresher;
 use crate::tree::{Tree, Trees};
 pub use harden::harden;
 pub use plan::{BackendPlan, Plan};
@@ -79,7 +80,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
-    runtime.spawn(cache.clone().sweep_forever());
+    runtime.spawn(Refresher::new(cache.clone()).run());
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     let why = runtime.block_on(async {

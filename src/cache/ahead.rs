@@ -1,0 +1,236 @@
+//! Owns what the refresh loop may do with the cache: take jobs, do one, ask for many versions at once.
+//! Does not know when a job is done: the loop in `refresh` decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::breaker::Admission;
+use super::slot::{Answer, Asking, Slot};
+use super::{How, Job, Priority, Question, SecretCache, SecretRef, SourceId, chance};
+use crate::backend::{Error, Versions};
+use crate::clock::Moment;
+
+/// Whether a backend may be asked ahead of need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// Yes.
+    Now,
+    /// It rests: look again then.
+    NotBefore(Moment),
+}
+
+/// What came of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// The backend was asked and has answered.
+    Asked,
+    /// Somebody else was faster, or nobody uses it any more.
+    NotNeeded,
+    /// The backend gave no answer; it is tried again later.
+    Failed,
+}
+
+impl Job {
+    /// Whose it is.
+    pub fn source(&self) -> SourceId {
+        self.question.of().source
+    }
+
+    /// The folder of the secret; none for a listing.
+    pub fn folder(&self) -> Option<SecretRef> {
+        folder_of(&self.question)
+    }
+}
+
+impl SecretCache {
+    /// Ready when something may be due earlier than [`Self::sweep`] said.
+    pub async fn woken(&self) {
+        self.earlier.notified().await;
+    }
+
+    /// The jobs whose time has come; whoever takes one does it.
+    pub fn take_jobs(&self) -> Vec<Job> {
+        self.schedule().take_ready()
+    }
+
+    /// Drops the keys of what was erased; the bytes are gone already.
+    pub async fn drop_emptied(&self) {
+        let gone = self.schedule().take_gone();
+        for question in gone {
+            if self.slots.get(&question).await.is_some_and(|slot| slot.answer().is_none()) {
+                self.slots.invalidate(&question).await;
+            }
+        }
+        self.slots.run_pending_tasks().await;
+    }
+
+    /// How much is asked of a backend to keep fresh what is in use ([`crate::freshness::load`]).
+    pub fn load(&self, source: SourceId) -> u64 {
+        self.loads.get(source.0).map_or(0, |load| load.load(Ordering::Relaxed))
+    }
+
+    /// Whether a backend may be asked now, ahead of need.
+    pub fn may_ask_ahead(&self, source: SourceId) -> May {
+        /// A probe is on its way; its outcome wakes nobody here.
+        const LOOK: Duration = Duration::from_millis(100);
+        let Some(lane) = self.lanes.get(source.0) else { return May::Now };
+        match lane.admits(Priority::Ahead) {
+            Admission::Go { .. } => May::Now,
+            Admission::Wait => May::NotBefore(self.clock.now().plus(LOOK)),
+            Admission::No { until } => May::NotBefore(until.max(self.clock.now().plus(LOOK))),
+        }
+    }
+
+    /// Whether a backend counts its changes, so that asking it costs no request.
+    pub fn counts_changes(&self, source: SourceId) -> bool {
+        self.source(source).is_some_and(|source| source.backend.generation().is_some())
+    }
+
+    /// Ready when a backend that counts its changes may have changed.
+    pub async fn source_changed(&self, source: SourceId) {
+        match self.source(source) {
+            Some(source) => source.backend.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Counts as an open, so that the secret stays refreshed: for files that somebody watches without reading. Does
+    /// nothing for what is not held.
+    pub fn note_use(&self, of: &SecretRef) {
+        self.note(Job { question: Question::Read(of.clone()), slot: None, fetch: false });
+    }
+
+    /// As [`Self::note_use`]; fetches what is not held.
+    pub fn want(&self, of: &SecretRef) {
+        self.note(Job { question: Question::Read(of.clone()), slot: None, fetch: true });
+    }
+
+    fn note(&self, job: Job) {
+        if self.schedule().want(job) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Does a job.
+    pub async fn refresh_ahead(&self, job: &Job) -> Done {
+        let now = self.clock.now();
+        let asker = match &job.slot {
+            Some(slot) => {
+                let Some(slot) = slot.upgrade() else { return Done::NotNeeded };
+                if !slot.wants_refresh(now) {
+                    self.put_on_schedule(job.question.clone(), &slot, slot.next_due());
+                    return Done::NotNeeded;
+                }
+                Priority::Ahead
+            }
+            None => {
+                if let Some(slot) = self.slots.get(&job.question).await {
+                    let (held, wake) = slot.use_at(now);
+                    if let Some(at) = wake {
+                        self.put_on_schedule(job.question.clone(), &slot, at);
+                    }
+                    if held {
+                        return Done::NotNeeded;
+                    }
+                }
+                if !job.fetch {
+                    return Done::NotNeeded;
+                }
+                Priority::Prefetch
+            }
+        };
+        let how = How { max_age: Some(Duration::ZERO), note: None, asker };
+        if self.answer(job.question.clone(), how).await.is_outage() { Done::Failed } else { Done::Asked }
+    }
+
+    /// How many secrets in use lie directly in each folder of a backend.
+    pub fn in_use_by_folder(&self, source: SourceId) -> HashMap<SecretRef, usize> {
+        let mut folders = HashMap::new();
+        for (_, _, folder) in self.in_use(source) {
+            *folders.entry(folder).or_default() += 1;
+        }
+        folders
+    }
+
+    /// Asks for the versions of all secrets in a folder at once. What is in use and has the same version begins a new life;
+    /// what moved, or is not there any more, comes back as jobs. The number is of requests; `None`: the backend cannot.
+    ///
+    /// # Errors
+    /// The backend gave no answer.
+    pub async fn ask_versions(&self, folder: &SecretRef) -> Result<Option<(Vec<Job>, u32)>, Error> {
+        let Some(lane) = self.lanes.get(folder.source.0) else { return Ok(None) };
+        let backend = &lane.source.backend;
+        let mut asking = self.asking(folder.source);
+        let answer = lane.call(Priority::Ahead, || {
+            asking = self.asking(folder.source);
+            backend.versions(&folder.path)
+        });
+        let Some(versions) = answer.await? else { return Ok(None) };
+        self.counters.refreshes.count();
+        let requests = versions.requests;
+        let mut moved = Vec::new();
+        for (question, slot, _) in self.in_use(folder.source).filter(|(_, _, at)| at == folder) {
+            if is_current(&question, &slot, &versions) {
+                let refresh_at = slot.freshness().next_refresh(asking.began, chance());
+                slot.extend(asking, refresh_at);
+                let next = slot.next_due();
+                self.put_on_schedule(question, &slot, next);
+            } else {
+                slot.refresh_from(asking.began);
+                moved.push(Job { question, slot: Some(Arc::downgrade(&slot)), fetch: false });
+            }
+        }
+        Ok(Some((moved, requests)))
+    }
+
+    /// Everything in use of a backend that has counted a change since it was asked for: as jobs, but for what is known to be
+    /// the same.
+    pub async fn catch_up(&self, source: SourceId) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for folder in self.in_use_by_folder(source).into_keys() {
+            match self.ask_versions(&folder).await {
+                Ok(Some((moved, _))) => jobs.extend(moved),
+                Ok(None) | Err(_) => {
+                    for (question, slot, _) in self.in_use(source).filter(|(_, _, at)| *at == folder) {
+                        slot.refresh_from(self.clock.now());
+                        jobs.push(Job { question, slot: Some(Arc::downgrade(&slot)), fetch: false });
+                    }
+                }
+            }
+        }
+        jobs
+    }
+
+    /// Secrets in use at their current version, with their folders.
+    fn in_use(&self, source: SourceId) -> impl Iterator<Item = (Question, Arc<Slot>, SecretRef)> {
+        let now = self.clock.now();
+        self.slots.iter().filter_map(move |(question, slot)| {
+            let of = question.of();
+            let used = of.source == source && of.version.is_none() && slot.is_in_use(now);
+            let folder = folder_of(&question).filter(|_| used)?;
+            matches!(slot.answer(), Some(Answer::Secret(Ok(_))))
+                .then(|| (question.as_ref().clone(), slot, folder))
+        })
+    }
+
+    fn asking(&self, source: SourceId) -> Asking {
+        let generation = self.source(source).and_then(|source| source.backend.generation());
+        Asking { began: self.clock.now(), wall: SystemTime::now(), generation }
+    }
+}
+
+fn folder_of(question: &Question) -> Option<SecretRef> {
+    let Question::Read(of) = question else { return None };
+    let (folder, _) = of.path.split_last()?;
+    Some(SecretRef::current(of.source, folder))
+}
+
+/// Whether a slot holds the version that is current, as far as the backend tells versions.
+fn is_current(question: &Question, slot: &Slot, versions: &Versions) -> bool {
+    let Some((_, name)) = question.of().path.split_last() else { return false };
+    let current = versions.current.get(&*name).and_then(Option::as_ref);
+    let held = slot.snapshot().map(|snapshot| snapshot.secret.version.clone());
+    current.is_some_and(|current| !current.as_str().is_empty() && held.as_ref() == Some(current))
+}

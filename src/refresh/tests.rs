@@ -1,0 +1,249 @@
+//! Owns checks of the refresh loop over a cache, on a backend in memory and a clock moved by hand in small steps.
+//! Does not know kernels or real backends.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::backend::faulty::Faulty;
+use crate::cache::{Changed, Limits, Source};
+use crate::clock::Clock;
+use crate::freshness::Freshness;
+use crate::path::BackendPath;
+
+const TTL: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(20);
+
+struct World {
+    backend: Arc<Faulty>,
+    clock: Clock,
+    cache: Arc<SecretCache>,
+    news: UnboundedReceiver<Changed>,
+}
+
+impl World {
+    /// Secrets `0` to `count - 1` in the folder `f`, and the loop running.
+    fn of(count: usize, max_stale: Duration) -> Self {
+        let (backend, clock) = (Arc::new(Faulty::new()), Clock::manual());
+        clock.advance(Duration::from_secs(1000));
+        for number in 0..count {
+            backend.put(&format!("f/{number}"), &[("value", b"canary-1")]);
+        }
+        let source = Source { name: "test".into(), backend: backend.clone() };
+        let freshness = Freshness { max_stale, ..Freshness::default() };
+        let limits = Limits { freshness, ..Limits::default() };
+        let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
+        let news = cache.subscribe();
+        tokio::spawn(Refresher::new(cache.clone()).run());
+        Self { backend, clock, cache, news }
+    }
+
+    /// Lets time pass, for the loop and for the cache alike.
+    async fn pass(&self, time: Duration) {
+        let end = self.clock.now().plus(time);
+        while self.clock.now() < end {
+            self.clock.advance(STEP);
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    async fn read(&self, number: usize) -> Result<String, Error> {
+        let snapshot = self.cache.secret(&of(&format!("f/{number}"))).await?;
+        Ok(snapshot.secret.field("value").unwrap().value.expose_str().unwrap().to_owned())
+    }
+
+    async fn read_all(&self, count: usize) -> usize {
+        let mut good = 0;
+        for number in 0..count {
+            good += usize::from(self.read(number).await.is_ok());
+        }
+        good
+    }
+
+    fn asked(&self) -> u64 {
+        self.backend.reads() + self.backend.lists()
+    }
+
+    /// How often the backend was asked in each second of `time`, while everything is read at every `every`.
+    async fn flow(&self, time: Duration, every: Duration, count: usize) -> Vec<u64> {
+        let mut flow = vec![];
+        let mut last_read = self.clock.now();
+        for _ in 0..time.as_secs() {
+            let before = self.asked();
+            self.pass(Duration::from_secs(1)).await;
+            flow.push(self.asked() - before);
+            if self.clock.now().since(last_read) >= every {
+                last_read = self.clock.now();
+                assert_eq!(self.read_all(count).await, count);
+            }
+        }
+        flow
+    }
+}
+
+fn of(path: &str) -> SecretRef {
+    SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_use_is_asked_for_ahead_so_that_no_reader_waits() {
+    let world = World::of(3, Duration::ZERO);
+    world.read_all(3).await;
+    let first = world.cache.counters().misses.get();
+    for _ in 0..20 {
+        world.pass(TTL / 2).await;
+        assert_eq!(world.read_all(3).await, 3);
+    }
+    assert_eq!(world.cache.counters().misses.get(), first, "every read was a hit");
+    assert!(world.cache.counters().refreshes.get() >= 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_idle_costs_no_call_and_is_wiped_at_its_end() {
+    let world = World::of(1, TTL);
+    let held = Arc::downgrade(&world.cache.secret(&of("f/0")).await.unwrap().secret);
+    world.pass(TTL * 3).await;
+    let asked = world.asked();
+    assert!((3..=5).contains(&asked), "in use for three TTLs after one read: {asked}");
+    assert!(held.upgrade().is_some());
+    world.pass(TTL * 2 + STEP).await;
+    assert_eq!(world.asked(), asked);
+    assert!(held.upgrade().is_none(), "a TTL and max_stale after it was last asked for");
+    assert!(world.cache.held().is_empty());
+    world.pass(TTL * 10).await;
+    assert_eq!(world.asked(), asked);
+    assert_eq!(world.cache.load(SourceId(0)), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_is_news_once_and_an_unchanged_secret_never() {
+    let mut world = World::of(2, TTL);
+    world.read_all(2).await;
+    world.flow(TTL * 3, TTL, 2).await;
+    assert!(world.news.try_recv().is_err());
+    world.backend.put("f/1", &[("value", b"canary-2")]);
+    world.pass(TTL).await;
+    let changed = world.news.try_recv().unwrap();
+    assert_eq!((changed.of, changed.version.unwrap().as_str()), (of("f/1"), "2"));
+    assert_eq!(world.read(1).await.unwrap(), "canary-2");
+    world.flow(TTL * 2, TTL, 2).await;
+    assert!(world.news.try_recv().is_err());
+    world.backend.delete("f/1");
+    world.pass(TTL).await;
+    assert_eq!(world.news.try_recv().unwrap(), Changed { of: of("f/1"), version: None });
+    assert_eq!(world.read(1).await.unwrap_err(), Error::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_in_use_cost_a_request_per_ttl_each_spread_evenly() {
+    const COUNT: usize = 2000;
+    let world = World::of(COUNT, TTL);
+    for part in 0..4 {
+        for number in part * COUNT / 4..(part + 1) * COUNT / 4 {
+            world.read(number).await.unwrap();
+        }
+        // The rate of 1,000 a second is kept for readers too.
+        world.pass(Duration::from_secs(1)).await;
+    }
+    // What was read in one rush is spread over the first TTLs.
+    world.flow(TTL * 3, TTL, COUNT).await;
+    let flow = world.flow(TTL * 5, TTL, COUNT).await;
+    let total: u64 = flow.iter().sum();
+    let per_ttl = total as f64 / 5.0 / COUNT as f64;
+    assert!(per_ttl <= 1.05, "{per_ttl} requests per secret and TTL");
+    let mean = total as f64 / flow.len() as f64;
+    let most = *flow.iter().max().unwrap() as f64;
+    assert!(most <= 1.5 * mean, "{most} in one second, {mean} on average");
+    assert_eq!(world.cache.counters().misses.get(), COUNT as u64, "no reader waited but at first");
+    assert_eq!(world.cache.counters().stale_serves.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_survived_at_few_requests_and_ends_as_a_flow() {
+    const COUNT: usize = 1000;
+    for error in [Error::Status(500), Error::Unreachable("reset".into()), Error::TimedOut(TTL)] {
+        let world = World::of(COUNT, TTL * 60);
+        world.read_all(COUNT).await;
+        world.flow(TTL, TTL / 2, COUNT).await;
+        world.backend.fail_with(Some(error));
+        let during: u64 = world.flow(TTL, TTL / 4, COUNT).await.iter().sum();
+        assert!(during <= 200, "{during} requests in the outage");
+        world.flow(TTL, TTL / 2, COUNT).await;
+        assert!(world.cache.counters().stale_serves.get() > 0);
+        let held = world.cache.held();
+        assert!(held.iter().all(|held| held.stale), "and all of it is marked");
+        for number in 0..COUNT {
+            world.backend.put(&format!("f/{number}"), &[("value", b"canary-2")]);
+        }
+        world.backend.fail_with(None);
+        let after = world.flow(TTL * 3 / 2, TTL / 2, COUNT).await;
+        assert!(after.iter().all(|second| *second <= 50), "{after:?}");
+        for number in 0..COUNT {
+            assert_eq!(world.read(number).await.unwrap(), "canary-2");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_max_stale_reads_fail_as_soon_as_the_ttl_ends() {
+    let world = World::of(1, Duration::ZERO);
+    world.read(0).await.unwrap();
+    world.backend.fail_with(Some(Error::Status(503)));
+    world.pass(TTL - STEP).await;
+    assert!(world.read(0).await.is_ok());
+    world.pass(STEP * 2).await;
+    assert!(world.read(0).await.is_err());
+    assert!(world.cache.held().is_empty());
+    world.backend.fail_with(None);
+    world.pass(Duration::from_secs(11)).await;
+    assert!(world.read(0).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_and_a_deletion_are_never_hidden_by_a_stale_copy() {
+    for answer in [Error::NotFound, Error::Forbidden] {
+        let world = World::of(1, TTL * 60);
+        world.read(0).await.unwrap();
+        world.backend.fail_with(Some(Error::Status(503)));
+        world.pass(TTL * 2).await;
+        assert!(world.read(0).await.is_ok(), "stale");
+        world.backend.fail_with(Some(answer.clone()));
+        // The longest rest of the breaker, and a refresh.
+        world.pass(Duration::from_secs(12)).await;
+        assert_eq!(world.read(0).await.unwrap_err(), answer);
+        assert!(world.cache.held().is_empty(), "the stale copy is erased");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_machine_slept_a_reader_gets_what_is_true_now() {
+    let world = World::of(5, TTL * 60);
+    world.read_all(5).await;
+    for number in 0..5 {
+        world.backend.put(&format!("f/{number}"), &[("value", b"canary-2")]);
+    }
+    // CLOCK_BOOTTIME goes on while no timer does.
+    world.clock.advance(TTL * 2);
+    for number in 0..5 {
+        assert_eq!(world.read(number).await.unwrap(), "canary-2", "stale is for outages");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_secret_stays_in_use_and_a_wanted_one_is_fetched() {
+    let mut world = World::of(2, TTL);
+    world.cache.note_use(&of("f/1"));
+    world.pass(TTL).await;
+    assert_eq!(world.asked(), 0, "what is not held is not fetched for being noted");
+    world.cache.want(&of("f/0"));
+    for _ in 0..10 {
+        world.pass(TTL).await;
+        world.cache.note_use(&of("f/0"));
+    }
+    world.backend.put("f/0", &[("value", b"canary-2")]);
+    world.pass(TTL).await;
+    assert_eq!(world.news.try_recv().unwrap().of, of("f/0"));
+}
