@@ -87,6 +87,12 @@ impl Freshness {
         now.plus(doubled.min(longest).mul_f64(1.0 - 0.5 * part(chance)))
     }
 
+    /// How long a stale answer is served without asking after the backend was found not to answer: long enough for all that
+    /// is in use to have its turn once it answers again.
+    pub fn excuse(self) -> Duration {
+        self.ttl.max(LONGEST_RETRY)
+    }
+
     fn least_lead(self) -> Duration {
         LEAD.min(self.ttl / 4)
     }

@@ -115,6 +115,11 @@ impl Breaker {
         admission
     }
 
+    /// Lets everything through, whatever the failures; the last of them stays known.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+
     /// Takes note of how a question ended that was admitted as a `probe` or not.
     pub(super) fn ended(&mut self, now: Moment, probe: bool, outcome: Outcome, chance: f64) {
         let error = match outcome {

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     breaker: Mutex<Breaker>,
     /// Told when a probe has ended.
     verdict: Notify,
+    /// On this machine: to find out that it still fails costs nothing, so it never rests.
+    local: bool,
     clock: Clock,
     counters: Arc<Counters>,
 }
@@ -28,7 +30,8 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(source: Source, limits: &Limits, clock: Clock, counters: Arc<Counters>) -> Self {
         let gate = Arc::new(Gate::new(limits.max_in_flight, limits.max_rate, clock.clone()));
-        Self { source, gate, breaker: Mutex::default(), verdict: Notify::new(), clock, counters }
+        let local = source.backend.generation().is_some();
+        Self { source, gate, local, breaker: Mutex::default(), verdict: Notify::new(), clock, counters }
     }
 
     /// Asks, once the gate and the breaker let it. Where the backend rests, an error comes at once that says so and why;
@@ -108,6 +111,9 @@ impl Lane {
             let mut breaker = self.breaker();
             let was_open = breaker.is_open();
             breaker.ended(self.clock.now(), probe, outcome, chance());
+            if self.local {
+                breaker.close();
+            }
             (was_open, breaker.is_open())
         };
         let name = &self.source.name;

@@ -339,10 +339,11 @@ impl SecretCache {
                         return answer;
                     }
                     Look::Stale { answer, excused } => {
-                        // A backend that counts its changes is asked: it costs nothing to find out that it still fails.
-                        let resting = generation.is_none() && self.rests(&question);
+                        let resting = self.rests(&question);
+                        if resting || impatient {
+                            slot.excuse_unasked(self.clock.now());
+                        }
                         if excused || resting || impatient {
-                            slot.excuse_unasked();
                             self.counters.stale_serves.count();
                             return answer;
                         }

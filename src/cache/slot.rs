@@ -88,7 +88,8 @@ struct State {
     tended: Option<Tended>,
     /// Where the schedule has it: an entry for another moment is out of date.
     scheduled: Option<Moment>,
-    excused: bool,
+    /// The backend is known not to answer, or not to have had its turn yet since; none when it is well.
+    excused_until: Option<Moment>,
     failures: u32,
     /// moka is about to replace it by itself: not to be wiped.
     stays: bool,
@@ -119,7 +120,7 @@ impl Slot {
             refresh_at: None,
             tended: None,
             scheduled: None,
-            excused: false,
+            excused_until: None,
             failures: 0,
             stays: false,
         };
@@ -177,7 +178,8 @@ impl Slot {
         } else if same && (late || young || known) {
             Look::Fresh(answer)
         } else if answer.is_kept() && asked < state.served_until && max_age.is_none() {
-            Look::Stale { answer, excused: same && state.excused }
+            let excused = same && state.excused_until.is_some_and(|until| asked < until);
+            Look::Stale { answer, excused }
         } else {
             Look::Nothing
         };
@@ -221,18 +223,18 @@ impl Slot {
         state.asking = asking;
         state.fresh_until = asking.began.plus(life.fresh);
         state.served_until = asking.began.plus(life.served);
-        state.excused = false;
+        state.excused_until = None;
         state.failures = 0;
         if let Some(Answer::Secret(Ok(snapshot))) = &mut state.answer {
             *snapshot = Arc::new(Snapshot::new(snapshot.secret.clone(), asking, life));
         }
     }
 
-    /// The backend did not answer for it: it is served stale from its TTL on without asking, until somebody hears from the
-    /// backend. When to try again.
+    /// The backend did not answer for it: from its TTL on it is served stale without asking, until the next refresh; but no
+    /// longer than another TTL, in which all that waits for its turn after an outage has it. When to try again.
     pub(super) fn excuse(&self, now: Moment, chance: f64) -> Option<Moment> {
+        self.excuse_unasked(now);
         let mut state = self.state();
-        state.excused = true;
         state.failures = state.failures.saturating_add(1);
         let again = self.freshness.retry(now, state.failures, chance);
         state.refresh_at = state.refresh_at.map(|_| again);
@@ -240,8 +242,8 @@ impl Slot {
     }
 
     /// As [`Self::excuse`], when the backend was not even asked.
-    pub(super) fn excuse_unasked(&self) {
-        self.state().excused = true;
+    pub(super) fn excuse_unasked(&self, now: Moment) {
+        self.state().excused_until = Some(now.plus(self.freshness.excuse()));
     }
 
     /// Counts as an open at `now`; whether there was something, and when it must be put on the schedule anew.

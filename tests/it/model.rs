@@ -68,6 +68,8 @@ enum Op {
         millis: u64,
     },
     Sweep,
+    /// What the refresh loop does when something is due.
+    Refresh,
     Flush,
     Race(Race),
     /// An open, a change at once, and an open shortly before the TTL ends and at its end.
@@ -120,6 +122,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(Op::ForbidListing),
         10 => millis().prop_map(|millis| Op::Advance { millis }),
         3 => Just(Op::Sweep),
+        4 => Just(Op::Refresh),
         1 => Just(Op::Flush),
         2 => (some(), 0..4_usize, size()).prop_map(|(node, fields, size)| Op::Age { node, fields, size }),
         4 => (some(), 0..30_000_u64, 0..30_000_u64, 0..4_usize, size(), any::<bool>()).prop_map(
@@ -130,13 +133,18 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Lives through `ops`, then lets go of everything; the first broken promise ends it.
+/// As [`live_with`], without stale answers.
 fn live(ops: &[Op]) -> Result<(), String> {
+    live_with(Duration::ZERO, ops)
+}
+
+/// Lives through `ops`, then lets go of everything; the first broken promise ends it.
+fn live_with(max_stale: Duration, ops: &[Op]) -> Result<(), String> {
     // Paused: a slow backend costs no time.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut run = Run::new();
+        let mut run = Run::new(max_stale);
         for (at, op) in ops.iter().enumerate() {
             // In paused time: what waits for nothing is found at once.
             let applied = tokio::time::timeout(Duration::from_secs(3600), run.apply(op)).await;
@@ -151,14 +159,18 @@ fn live(ops: &[Op]) -> Result<(), String> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 600,
+        // SECRETFS_MODEL_CASES=100000 for a long run.
+        cases: std::env::var("SECRETFS_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(600),
         max_shrink_time: 20_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("proptest-regressions/model.txt"))),
         ..ProptestConfig::default()
     })]
     #[test]
-    fn every_life_of_a_mount_keeps_its_promises(ops in prop::collection::vec(op(), 1..80)) {
-        if let Err(broken) = live(&ops) {
+    fn every_life_of_a_mount_keeps_its_promises(
+        max_stale in prop_oneof![Just(0_u64), Just(30), Just(3600)],
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        if let Err(broken) = live_with(Duration::from_secs(max_stale), &ops) {
             prop_assert!(false, "{}", broken);
         }
     }

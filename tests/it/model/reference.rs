@@ -77,6 +77,8 @@ pub struct Reference {
     held: History<BTreeSet<String>>,
     failing: History<Option<Error>>,
     unlisted: History<bool>,
+    /// How much older than [`TTL`] a value or listing may be shown in an outage.
+    pub max_stale: Duration,
     /// Time since the model began.
     pub now: Duration,
     /// When the question was asked whose answer is being judged: `now`, or earlier where it had to wait.
@@ -84,8 +86,9 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub fn new() -> Self {
+    pub fn new(max_stale: Duration) -> Self {
         Self {
+            max_stale,
             secrets: BTreeMap::new(),
             held: History::new(BTreeSet::new()),
             failing: History::new(None),
@@ -133,9 +136,16 @@ impl Reference {
         }
     }
 
+    /// How old what is shown may be: older than its TTL only in an outage, and for another TTL after one.
+    fn window(&self) -> Duration {
+        let outage = |failing: &Option<Error>| failing.as_ref().is_some_and(|error| !is_answer(error));
+        let since = self.since(TTL + NEGATIVE);
+        if self.failing.after(since).any(outage) { TTL + self.max_stale } else { TTL }
+    }
+
     /// Versions of a secret that may be shown now.
     pub fn showable(&self, path: &str) -> Vec<Rc<Version>> {
-        self.versions(path, TTL).into_iter().flatten().collect()
+        self.versions(path, self.window()).into_iter().flatten().collect()
     }
 
     /// Whether the secret was there all the time that its absence may be believed.
@@ -145,7 +155,7 @@ impl Reference {
 
     /// Whether the secret was there all the time that a listing may be believed.
     pub fn must_list_secret(&self, path: &str) -> bool {
-        self.versions(path, TTL).iter().all(Option::is_some)
+        self.versions(path, self.window()).iter().all(Option::is_some)
     }
 
     /// Whether every version that may be shown has this field, so that its absence is a lie.
@@ -163,7 +173,7 @@ impl Reference {
     }
 
     pub fn may_show_directory(&self, path: &str) -> bool {
-        self.lies_at(path, TTL).contains(&true)
+        self.lies_at(path, self.window()).contains(&true)
     }
 
     pub fn must_find_directory(&self, path: &str) -> bool {
@@ -179,7 +189,7 @@ impl Reference {
     }
 
     pub fn must_list_directory(&self, path: &str) -> bool {
-        !self.lies_at(path, TTL).contains(&false)
+        !self.lies_at(path, self.window()).contains(&false)
     }
 
     /// Whether the backend answered everything, all the time that an answer of "no" may be believed.
@@ -208,7 +218,12 @@ impl Reference {
     /// it lasts.
     pub fn excuses(&self, error: &Error) -> bool {
         let is = |failing: &Option<Error>| failing.as_ref() == Some(error);
-        if is_answer(error) {
+        let withheld = matches!(error, Error::Unreachable(why) if why.starts_with("asked again in "));
+        if withheld {
+            // It failed a moment ago: a reader may ask again a second after the last question.
+            let outage = |failing: &Option<Error>| failing.as_ref().is_some_and(|error| !is_answer(error));
+            self.failing.after(self.since(NEGATIVE)).any(outage)
+        } else if is_answer(error) {
             self.failing.after(self.since(NEGATIVE)).any(is)
         } else {
             self.failing.from(self.asked).any(is)

@@ -131,11 +131,11 @@ pub(super) fn change(
 }
 
 impl Run {
-    pub fn new() -> Self {
+    pub fn new(max_stale: Duration) -> Self {
         let (backend, clock) = (Arc::new(Faulty::new()), Clock::manual());
         let source = Source { name: "test".into(), backend: backend.clone() };
         let limits = Limits {
-            freshness: Freshness { ttl: TTL, negative_ttl: NEGATIVE, max_stale: Duration::ZERO },
+            freshness: Freshness { ttl: TTL, negative_ttl: NEGATIVE, max_stale },
             ..Limits::default()
         };
         let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
@@ -149,7 +149,7 @@ impl Run {
             clock,
             cache,
             fs,
-            reference: Reference::new(),
+            reference: Reference::new(max_stale),
             puts: 0,
             known: vec![root],
             numbers: HashMap::new(),
@@ -230,7 +230,13 @@ impl Run {
             Op::Advance { millis } => self.advance(Duration::from_millis(millis)),
             Op::Sweep => {
                 self.cache.sweep(self.clock.now());
-                self.check_erased(TTL)?;
+                self.check_erased(TTL + self.reference.max_stale)?;
+            }
+            Op::Refresh => {
+                self.cache.sweep(self.clock.now());
+                for job in self.cache.take_jobs() {
+                    self.cache.refresh_ahead(&job).await;
+                }
             }
             Op::Flush => {
                 self.cache.flush();
@@ -282,9 +288,11 @@ impl Run {
             self.fs.forget(known.ino, known.lookups);
         }
         self.check_counts()?;
-        self.advance(TTL);
+        let longest = TTL + self.reference.max_stale;
+        self.advance(longest);
         self.cache.sweep(self.clock.now());
-        self.check_erased(TTL)?;
+        self.check_erased(longest)?;
+        ensure(self.cache.held().is_empty(), "what nobody uses is erased at its end")?;
         ensure(self.snapshots.is_empty(), "no value outlives its use")
     }
 }
