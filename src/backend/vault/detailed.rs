@@ -109,7 +109,7 @@ impl Detailed {
                 }
                 // Metadata has no bound: custom fields, and an entry for each version that is kept.
                 Err(Error::TooLarge { .. }) if page > 1 => {
-                    page = (page / 8).max(1);
+                    page /= 2;
                     self.learn(engine, |learned| learned.page = page);
                     continue;
                 }

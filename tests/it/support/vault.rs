@@ -41,6 +41,12 @@ impl Vault {
         Self::launch(false)
     }
 
+    /// An OpenBao server of one's own, whatever else there is.
+    pub fn start_bao() -> Result<Self, String> {
+        let program = super::program("bao").map_err(|_| "`bao` is not on PATH; its stand-in is enough")?;
+        Self::launch_program(&program, false)
+    }
+
     /// A server of one's own on this port, which must be free.
     pub fn start_on(port: u16) -> Result<Self, String> {
         Self::try_launch(&Self::program()?, false, port)
@@ -67,11 +73,14 @@ impl Vault {
     }
 
     fn launch(tls: bool) -> Result<Self, String> {
-        let program = Self::program()?;
+        Self::launch_program(&Self::program()?, tls)
+    }
+
+    fn launch_program(program: &PathBuf, tls: bool) -> Result<Self, String> {
         let mut failure = String::new();
         // A port that was free a moment ago may be taken by now.
         for _ in 0..3 {
-            match Self::try_launch(&program, tls, super::free_port()) {
+            match Self::try_launch(program, tls, super::free_port()) {
                 Ok(vault) => return Ok(vault),
                 Err(why) => failure = why,
             }
