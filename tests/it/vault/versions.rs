@@ -146,7 +146,9 @@ async fn openbao_tells_the_versions_of_a_folder_in_one_question() {
         folders_tell(&client(&server), put, delete, |path| server.kv_delete("secret", path)).await;
     }
     let bao = Bao::start();
-    let put = |path: &str| drop(bao.put(path, &json!({"k": "canary"})));
+    let put = |path: &str| {
+        bao.put(path, &json!({"k": "canary"}));
+    };
     let delete = |path: &str| bao.delete_version(path, 1, Some(SystemTime::now()));
     folders_tell(&at(&bao), put, delete, |path| assert!(bao.delete(path))).await;
 }
