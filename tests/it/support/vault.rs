@@ -68,6 +68,11 @@ impl Vault {
         shared.as_ref().map_err(Clone::clone)
     }
 
+    /// Whether what stands for Vault here is OpenBao.
+    pub fn is_openbao() -> bool {
+        Self::program().is_ok_and(|program| program.ends_with("bao"))
+    }
+
     fn program() -> Result<PathBuf, String> {
         super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))
     }
