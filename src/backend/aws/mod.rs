@@ -194,8 +194,8 @@ impl Backend for Aws {
             return Ok(None);
         }
         let answer = match self.versions_in(prefix.clone()).await {
-            // Names may be read and not listed.
-            Err(Error::Forbidden) => None,
+            // Names may be read and not listed; and descriptions and tags are longer than some limit on a value allows.
+            Err(Error::Forbidden | Error::TooLarge { .. }) => None,
             answer => answer?,
         };
         if answer.is_none() {

@@ -21,6 +21,8 @@ use crate::secret::Version;
 
 /// Names asked for at once. OpenBao reads the metadata of each: a thousand are some 0.5 MiB, and more with many versions.
 const PAGE: u32 = 1000;
+/// With fewer a request, asking is not worth it: where the metadata is that large, each secret is read.
+const SMALLEST_PAGE: u32 = 30;
 /// Names that one folder may hold: a listing that goes on beyond it is no listing.
 const FOLDER_HOLDS: usize = 500_000;
 /// A server that cannot may be upgraded, which takes a restart or a failover.
@@ -81,7 +83,13 @@ impl Detailed {
             let call = Call::list_page(at("detailed-metadata"), after.as_deref(), page)?;
             let body = match ask(api, limit, &call).await {
                 Ok(body) => body,
-                Err(Error::Forbidden) => {
+                // Metadata has no bound: custom fields, and an entry for each version that is kept.
+                Err(Error::TooLarge { .. }) if page / 2 >= SMALLEST_PAGE => {
+                    page /= 2;
+                    self.learn(engine, |learned| learned.page = page);
+                    continue;
+                }
+                Err(Error::Forbidden | Error::TooLarge { .. }) => {
                     self.was_refused(engine, folder);
                     return Ok(None);
                 }
@@ -106,12 +114,6 @@ impl Detailed {
                         }
                         Err(error) => Err(error),
                     };
-                }
-                // Metadata has no bound: custom fields, and an entry for each version that is kept.
-                Err(Error::TooLarge { .. }) if page > 1 => {
-                    page /= 2;
-                    self.learn(engine, |learned| learned.page = page);
-                    continue;
                 }
                 Err(error) => return Err(error),
             };
@@ -175,7 +177,7 @@ impl Detailed {
                 learned.quiet_until = Some(now.plus(SPACING));
             }
         });
-        tracing::debug!(engine = %engine.mount, folder = %folder, "no list capability on detailed-metadata");
+        tracing::debug!(engine = %engine.mount, folder = %folder, "no detailed-metadata of this folder for now: each secret is asked for by itself");
     }
 
     fn learn<T>(&self, engine: &Arc<Engine>, change: impl FnOnce(&mut Learned) -> T) -> T {

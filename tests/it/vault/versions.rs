@@ -206,9 +206,11 @@ async fn pages_that_are_too_large_are_asked_for_in_smaller_ones() {
     bao.forget_requests();
     let versions = told(&tight, "secret/large").await;
     assert_eq!((versions.current.len(), versions.requests), (1500, 13), "the size is remembered");
-    let hopeless = build(Config { max_body: 100, ..config(&bao.address(), ROOT_TOKEN) }).unwrap();
-    let error = hopeless.versions(&path("secret/large")).await.unwrap_err();
-    assert_eq!(error, Error::TooLarge { limit: 100 });
+    let hopeless = build(Config { max_body: 1000, ..config(&bao.address(), ROOT_TOKEN) }).unwrap();
+    assert_eq!(hopeless.versions(&path("secret/large")).await.unwrap(), None);
+    bao.forget_requests();
+    assert_eq!(hopeless.versions(&path("secret/large")).await.unwrap(), None);
+    assert_eq!(bao.counts().all(), 0, "nor are they asked for again");
 }
 
 /// A server that answers every question about a folder by `page`, which is given how many came before.
