@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod faulty;
 mod json_fields;
+mod retry_after;
 pub mod store;
 pub mod vault;
 
@@ -108,7 +109,8 @@ impl Listing {
 /// The current versions of the secrets in one folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Versions {
-    /// By the backend's name for the secret; `None` for one whose current version is deleted or destroyed.
+    /// By the backend's name for the secret; `None` for one whose current version is deleted or destroyed. One that is not
+    /// named here is gone, or the answer did not tell: a read decides.
     pub current: BTreeMap<String, Option<Version>>,
     /// How many requests it took.
     pub requests: u32,
@@ -181,7 +183,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The current versions of the secrets that lie directly in the folder at `path`, without a value, in fewer requests
     /// than secrets. `None` where this server or this policy does not give them; that is learned by asking, remembered,
-    /// and asked again now and then.
+    /// and asked again now and then. A folder that does not exist has none. Unlike with other calls the deadline bounds each
+    /// of its requests, not all of them: a folder of many thousands takes several, and no reader waits for this.
     async fn versions(&self, _path: &BackendPath) -> Result<Option<Versions>, Error> {
         Ok(None)
     }

@@ -13,6 +13,7 @@
 mod environment;
 pub(crate) mod fake;
 mod faults;
+mod versions;
 
 use std::time::{Duration, SystemTime};
 

@@ -10,6 +10,7 @@ macro_rules! kept_by_all {
         kept_by_all!(@ store $($promise)*);
         kept_by_all!(@ vault_kv1 $($promise)*);
         kept_by_all!(@ vault_kv2 $($promise)*);
+        kept_by_all!(@ openbao $($promise)*);
         kept_by_all!(@ aws $($promise)*);
     };
     (@ $subject:ident $($promise:ident)*) => {
@@ -32,6 +33,9 @@ kept_by_all! {
     an_empty_place_lists_nothing
     a_put_is_a_new_version_and_the_newest_is_read
     what_is_deleted_is_gone
+    an_older_version_is_read_by_its_name_where_they_are_kept
+    a_folder_tells_the_versions_that_a_read_gives
+    whoever_waits_for_a_change_is_woken_by_each
     a_hostile_name_reaches_its_own_secret_or_none
     many_reads_at_once_are_all_right
     a_failure_shows_no_value
@@ -39,6 +43,8 @@ kept_by_all! {
 }
 
 mod promises {
+    mod versions;
+
     use std::collections::BTreeMap;
     use std::time::{Duration, SystemTime};
 
@@ -48,6 +54,7 @@ mod promises {
     use serde_json::{Value, json};
 
     use super::subjects::{Make, Place, Subject};
+    pub(super) use versions::*;
 
     impl Subject {
         /// The path below this subject's root, segment by segment as it stands.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod transport;
+mod versions;
 
 use std::time::{Duration, Instant};
 

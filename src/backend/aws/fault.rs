@@ -9,6 +9,7 @@ use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::Error;
 use super::http::{Known, known_cause};
+use super::retry::{is_throttling, wait};
 
 /// What was being asked: the same complaint means another thing to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +41,12 @@ where
     match failure {
         SdkError::TimeoutError(_) => Error::TimedOut(bounds.deadline),
         SdkError::ServiceError(answer) => {
-            of_answer(answer.err().code(), answer.raw().status().as_u16(), asked)
+            let raw = answer.raw();
+            of_answer(answer.err().code(), raw.status().as_u16(), wait(raw.headers()), asked)
         }
-        SdkError::ResponseError(answer) => of_answer(None, answer.raw().status().as_u16(), asked),
+        SdkError::ResponseError(answer) => {
+            of_answer(None, answer.raw().status().as_u16(), wait(answer.raw().headers()), asked)
+        }
         _ => Error::Unreachable("no request could be made: check the region and endpoint_url".into()),
     }
 }
@@ -64,7 +68,7 @@ fn of_credentials(error: &CredentialsError, bounds: Bounds) -> Error {
 }
 
 /// The meaning of an error's code (API reference of Secrets Manager, Common Error Types) and of the HTTP status.
-fn of_answer(code: Option<&str>, status: u16, asked: Asked) -> Error {
+fn of_answer(code: Option<&str>, status: u16, wait: Option<Duration>, asked: Asked) -> Error {
     match code.unwrap_or_default() {
         "ResourceNotFoundException" => Error::NotFound,
         // Marked for deletion, or a name that the service refuses: we have checked all else that we send.
@@ -85,21 +89,28 @@ fn of_answer(code: Option<&str>, status: u16, asked: Asked) -> Error {
         | "MissingAuthenticationToken"
         | "OptInRequired"
         | "NotAuthorized" => Error::Forbidden,
-        // AWS answers these with 400.
-        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
-            Error::Status(429)
+        // AWS answers these with 400 and seldom says for how long.
+        code if is_throttling(code) => {
+            Error::Busy { status: 429, retry_after: wait.unwrap_or(Duration::from_secs(1)) }
         }
         _ if matches!(status, 401 | 403) => Error::Forbidden,
         _ if (200..300).contains(&status) => {
             Error::Malformed("it is cut off, or is not the JSON of Secrets Manager")
         }
-        _ => Error::Status(status),
+        _ => match wait {
+            Some(retry_after) if matches!(status, 429 | 503) => Error::Busy { status, retry_after },
+            _ => Error::Status(status),
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn busy(status: u16, seconds: u64) -> Error {
+        Error::Busy { status, retry_after: Duration::from_secs(seconds) }
+    }
 
     #[test]
     fn codes_mean_what_the_table_says() {
@@ -111,7 +122,8 @@ mod tests {
             (Some("InvalidNextTokenException"), 400, Asked::Names, Error::Status(400)),
             (Some("AccessDeniedException"), 400, Asked::Value, Error::Forbidden),
             (Some("ExpiredTokenException"), 400, Asked::Names, Error::Forbidden),
-            (Some("ThrottlingException"), 400, Asked::Value, Error::Status(429)),
+            (Some("ThrottlingException"), 400, Asked::Value, busy(429, 1)),
+            (Some("TooManyRequestsException"), 400, Asked::Names, busy(429, 1)),
             (Some("DecryptionFailure"), 400, Asked::Value, Error::Status(400)),
             (Some("InternalServiceError"), 500, Asked::Value, Error::Status(500)),
             (None, 403, Asked::Value, Error::Forbidden),
@@ -120,8 +132,24 @@ mod tests {
             (None, 503, Asked::Names, Error::Status(503)),
         ];
         for (code, status, asked, expected) in cases {
-            assert_eq!(of_answer(code, status, asked), expected, "{code:?} {status}");
+            assert_eq!(of_answer(code, status, None, asked), expected, "{code:?} {status}");
         }
-        assert!(matches!(of_answer(None, 200, Asked::Value), Error::Malformed(_)));
+        assert!(matches!(of_answer(None, 200, None, Asked::Value), Error::Malformed(_)));
+    }
+
+    #[test]
+    fn a_server_that_says_for_how_long_is_busy() {
+        for (code, status, expected) in [
+            (Some("ThrottlingException"), 400, busy(429, 30)),
+            (Some("ServiceUnavailable"), 503, busy(503, 30)),
+            (None, 429, busy(429, 30)),
+            (None, 503, busy(503, 30)),
+            (None, 500, Error::Status(500)),
+            (None, 403, Error::Forbidden),
+            (Some("ResourceNotFoundException"), 400, Error::NotFound),
+        ] {
+            let wait = Some(Duration::from_secs(30));
+            assert_eq!(of_answer(code, status, wait, Asked::Value), expected, "{code:?} {status}");
+        }
     }
 }

@@ -8,8 +8,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_secretsmanager::config::interceptors::InterceptorContext;
-use aws_sdk_secretsmanager::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_secretsmanager::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_sdk_secretsmanager::error::ConnectorError;
 use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
@@ -22,6 +20,7 @@ use http_body_util::{LengthLimitError, Limited};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::super::Error;
+use super::retry;
 
 /// How long an idle connection stays open: its buffers may hold bytes of a secret until it closes.
 const IDLE: Duration = Duration::from_secs(10);
@@ -105,6 +104,7 @@ impl HttpConnector for BoundedConnector {
         let answer = self.inner.call(request);
         HttpConnectorFuture::new(async move {
             let mut response = answer.await.map_err(|error| without_text(host, &error))?;
+            retry::hide_wait(response.headers_mut());
             let body = std::mem::replace(response.body_mut(), SdkBody::taken());
             *response.body_mut() = SdkBody::from_body_1_x(Limited::new(body, max_body));
             Ok(response)
@@ -205,24 +205,6 @@ pub(super) fn known_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<Kno
         next = error.source();
     }
     None
-}
-
-/// Keeps the SDK from fetching a body again that was too large: to it, that is a connection that broke.
-#[derive(Debug)]
-pub(super) struct TooLargeIsFinal;
-
-impl ClassifyRetry for TooLargeIsFinal {
-    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = context.output_or_error() else { return RetryAction::NoActionIndicated };
-        match StdError::source(error).and_then(known_cause) {
-            Some(Known::TooLarge) => RetryAction::RetryForbidden,
-            _ => RetryAction::NoActionIndicated,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        "a body that is too large"
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ pub(super) fn ends_like_an_arn(name: &str) -> bool {
         })
 }
 
+/// What a secret called `name` is called in the folder of all names that begin with `prefix`, when it lies directly in it.
+pub(super) fn directly_in<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
+    name.strip_prefix(prefix).filter(|rest| !rest.contains('/') && is_legal(name))
+}
+
 /// A folder that is filled with names as they come.
 pub(super) struct Folder {
     prefix: String,
@@ -120,6 +125,15 @@ mod tests {
         );
         assert_eq!(listed("/", &names), [("".into(), false, true), ("x".into(), true, false)]);
         assert_eq!(listed("x/", &names), [("".into(), true, false)]);
+    }
+
+    #[test]
+    fn what_lies_directly_in_a_folder_has_no_slash_left() {
+        let below = |prefix| {
+            ["a", "p/a", "p/b/c", "p/", "P/a", "pp/a", "p/a b"].map(|name| directly_in(prefix, name))
+        };
+        assert_eq!(below(""), [Some("a"), None, None, None, None, None, None]);
+        assert_eq!(below("p/"), [None, Some("a"), None, Some(""), None, None, None]);
     }
 
     #[test]

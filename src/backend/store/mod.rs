@@ -6,6 +6,7 @@ mod document;
 mod fields;
 mod file;
 mod key;
+mod wait;
 mod watch;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use fields::{
 pub use file::{Error as FileError, LIMIT, change, create, load, needs_passphrase};
 pub use key::{ConfigError, Key, create_identity, is_recipient};
 
+use self::wait::Wait;
 use self::watch::Watch;
 use super::{Backend, Error, Kind, Listing};
 use crate::clock::{Clock, Moment};
@@ -65,6 +67,7 @@ impl KeySource {
 pub struct Store {
     inner: Arc<Inner>,
     watch: Watch,
+    wait: Wait,
     /// Held by the one load that runs, also when nobody waits for it any more.
     loading: Arc<tokio::sync::Mutex<()>>,
 }
@@ -88,8 +91,9 @@ impl Store {
     /// Reads the key at once, the file only when it is asked for.
     pub fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
         let watch = Watch::new(config.file.clone(), clock.clone());
+        let wait = Wait::new(&watch);
         let inner = Inner { file: config.file, key: config.key.load()?, clock, held: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), watch, loading: Arc::default() })
+        Ok(Self { inner: Arc::new(inner), watch, wait, loading: Arc::default() })
     }
 
     /// Whether anything is held in clear now.
@@ -174,6 +178,10 @@ impl Backend for Store {
 
     fn generation(&self) -> Option<u64> {
         Some(self.watch.generation())
+    }
+
+    async fn changed(&self) {
+        self.wait.changed(&self.watch).await;
     }
 
     fn tidy(&self, now: Moment) {

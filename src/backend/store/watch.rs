@@ -15,7 +15,7 @@ use crate::clock::{Clock, Moment};
 
 /// A change that inotify does not tell of (another machine's on a network filesystem, a mount over a folder on the way) is
 /// seen after this long.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// The generation of one file.
 pub(super) struct Watch {
@@ -29,13 +29,24 @@ pub(super) struct Watch {
     seen: RwLock<Option<(u64, Moment)>>,
     /// Held by the one who looks.
     alone: Mutex<()>,
+    #[cfg(test)]
+    looks: std::sync::atomic::AtomicUsize,
 }
 
 impl Watch {
     pub(super) fn new(file: PathBuf, clock: Clock) -> Self {
-        let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
+        let events = events();
         let (looking, seen, alone) = (AtomicBool::new(false), RwLock::default(), Mutex::default());
-        Self { file, clock, events, looking, seen, alone }
+        Self {
+            file,
+            clock,
+            events,
+            looking,
+            seen,
+            alone,
+            #[cfg(test)]
+            looks: Default::default(),
+        }
     }
 
     /// The generation of the file as [`file::generation`] has it. A write is seen by whoever asks after it: the kernel
@@ -51,6 +62,22 @@ impl Watch {
         self.look(now)
     }
 
+    /// The generation as the file has it now, whether or not anything told of a change.
+    pub(super) fn look_now(&self) -> u64 {
+        self.look(self.clock.now())
+    }
+
+    /// How often the file was looked at.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> usize {
+        self.looks.load(Ordering::SeqCst)
+    }
+
+    /// The file that is watched, as it was named.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Whether nothing happened since `seen` was written. Asked in this order: who finds no event because another thread
     /// has just taken it finds that thread looking, or done.
     fn is_quiet(&self) -> bool {
@@ -61,47 +88,52 @@ impl Watch {
     fn look(&self, now: Moment) -> u64 {
         let _alone = self.alone.lock().unwrap_or_else(|e| e.into_inner());
         self.looking.store(true, Ordering::SeqCst);
+        #[cfg(test)]
+        self.looks.fetch_add(1, Ordering::SeqCst);
         // Watched first and looked at then: what changes in between is an event.
-        let watched = self.forget_events() && self.watch();
+        let watched = self.events.as_ref().is_some_and(|events| forget(events) && watch(events, &self.file));
         let generation = file::generation(&self.file);
         *self.seen.write().unwrap_or_else(|e| e.into_inner()) = watched.then_some((generation, now));
         self.looking.store(false, Ordering::SeqCst);
         generation
     }
+}
 
-    /// Takes all events away: what happened does not matter, the file is looked at anew. False when there will be none.
-    fn forget_events(&self) -> bool {
-        let Some(events) = &self.events else { return false };
-        let mut buffer = [0; 4096];
-        loop {
-            match rustix::io::read(events, &mut buffer) {
-                Err(Errno::AGAIN) => return true,
-                Ok(length) if length > 0 => {}
-                Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return false,
-            }
+/// A descriptor that events can be read from without waiting; none where the system gives none (inotify(7), `/proc/sys/fs/inotify`).
+pub(super) fn events() -> Option<OwnedFd> {
+    inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()
+}
+
+/// Takes all events away: what happened does not matter, the file is looked at anew. False when there will be none.
+pub(super) fn forget(events: &OwnedFd) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match rustix::io::read(events, &mut buffer) {
+            Err(Errno::AGAIN) => return true,
+            Ok(length) if length > 0 => {}
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return false,
         }
     }
+}
 
-    /// Watches the folder that the file's name is in, and where the name is a link, the folder it leads to. Watching twice
-    /// is watching once. Whether all of it is watched.
-    fn watch(&self) -> bool {
-        let (Some(events), file) = (&self.events, &self.file) else { return false };
-        let changes = WatchFlags::MODIFY
-            | WatchFlags::ATTRIB
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF;
-        let real = file.canonicalize().unwrap_or_else(|_| file.clone());
-        [file, &real].into_iter().all(|file| {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            inotify::add_watch(events, folder.unwrap_or(Path::new(".")), changes).is_ok()
-        })
-    }
+/// Watches the folder that the file's name is in, and where the name is a link, the folder it leads to. Watching twice
+/// is watching once. Whether all of it is watched.
+pub(super) fn watch(events: &OwnedFd, file: &Path) -> bool {
+    let changes = WatchFlags::MODIFY
+        | WatchFlags::ATTRIB
+        | WatchFlags::CLOSE_WRITE
+        | WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::MOVED_TO
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF;
+    let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    [file, &real].into_iter().all(|file| {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        inotify::add_watch(events, folder.unwrap_or(Path::new(".")), changes).is_ok()
+    })
 }
 
 #[cfg(test)]

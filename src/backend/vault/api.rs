@@ -1,7 +1,10 @@
 //! Owns one call of Vault's API: how a path is spelled, which headers it carries, what a status means.
 //! Does not know engines or secrets, and not how bytes travel.
 
-use http::{Method, Request, StatusCode};
+use std::time::{Duration, SystemTime};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, Request, StatusCode};
 use rustify::client::Client as _;
 use rustify::endpoint::{Endpoint, MiddleWare as _};
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
@@ -13,31 +16,59 @@ use zeroize::Zeroizing;
 
 use super::config::{Config, ConfigError, Setting, TokenSource};
 use super::http::{Transport, our_error};
-use crate::backend::Error;
+use crate::backend::{Error, retry_after};
 use crate::{path::BackendPath, printable::printable_path, trusted_file};
 
 /// Longest encoded path that is sent, in bytes. Vault's storage takes keys up to 32 KiB; an `http::Uri` up to 64 KiB.
 const MAX_PATH: usize = 48 << 10;
 const NO_TOKEN: &str = "no token: set VAULT_TOKEN or run `vault login`";
 
-/// `GET /v1/PATH`, or with `?list=true`, which unlike the method LIST passes every proxy.
+/// `GET /v1/PATH`, with a query where there is one: `list=true`, which unlike the method LIST passes every proxy, or the
+/// number of a version.
 pub(super) struct Call {
     path: String,
-    list: bool,
+    query: String,
 }
 
 impl Call {
     /// Reads `segments`, encoded one by one. A segment that could be misread on the way is [`Error::NotFound`]:
     /// Vault cannot hold a secret of that name.
     pub(super) fn read<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
-        Ok(Self { path: encode(segments)?, list: false })
+        Ok(Self { path: encode(segments)?, query: String::new() })
+    }
+
+    /// Reads version `number` of what is at `segments` (KV version 2).
+    pub(super) fn read_version<'a>(
+        segments: impl IntoIterator<Item = &'a str>,
+        number: u32,
+    ) -> Result<Self, Error> {
+        Ok(Self { query: format!("version={number}"), ..Self::read(segments)? })
     }
 
     /// Lists the folder at `segments`.
     pub(super) fn list<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         let mut path = encode(segments)?;
         path.push('/');
-        Ok(Self { path, list: true })
+        Ok(Self { path, query: "list=true".to_owned() })
+    }
+
+    /// Lists at most `limit` names of the folder at `segments`, those that follow `after` (OpenBao; Vault ignores both).
+    pub(super) fn list_page<'a>(
+        segments: impl IntoIterator<Item = &'a str>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Self, Error> {
+        let mut call = Self::list(segments)?;
+        if let Some(after) = after {
+            call.query.push_str("&after=");
+            percent_encode(after, &mut call.query);
+        }
+        call.query.push_str(&format!("&limit={limit}"));
+        // An `http::Uri` would refuse it as well.
+        if call.path.len() + call.query.len() > MAX_PATH {
+            return Err(Error::Malformed("a listing names a secret that is too long to go on from"));
+        }
+        Ok(call)
     }
 }
 
@@ -56,7 +87,11 @@ impl Endpoint for Call {
 
     /// The trait's own would encode the path a second time, and drop `..` instead of refusing it.
     fn request(&self, base: &str) -> Result<Request<Vec<u8>>, ClientError> {
-        let url = format!("{base}/{}{}", self.path, if self.list { "?list=true" } else { "" });
+        let mut url = format!("{base}/{}", self.path);
+        if !self.query.is_empty() {
+            url.push('?');
+            url.push_str(&self.query);
+        }
         Request::builder()
             .method(Method::GET)
             .uri(&url)
@@ -106,11 +141,13 @@ impl Api {
         let mut request = call.request(self.transport.base()).map_err(our_error)?;
         middleware.request(call, &mut request).map_err(our_error)?;
         // The middleware parsed and joined: what it made must be what was meant, byte by byte.
-        if request.uri().path().strip_prefix("/v1/") != Some(&call.path) {
+        if request.uri().path().strip_prefix("/v1/") != Some(&call.path)
+            || request.uri().query().unwrap_or_default() != call.query
+        {
             return Err(Error::NotFound);
         }
         let response = self.transport.send(request).await.map_err(our_error)?;
-        match meaning(response.status()) {
+        match meaning(response.status(), wait(response.headers())) {
             None => Ok(Zeroizing::new(response.into_body())),
             Some(error) => Err(error),
         }
@@ -170,7 +207,6 @@ pub(super) fn is_sendable(path: &BackendPath) -> bool {
 
 /// Percent-encodes each segment byte by byte and joins them: the result has exactly as many segments, whoever parses it.
 fn encode<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<String, Error> {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut path = String::with_capacity(96);
     for segment in segments {
         if matches!(segment, "" | "." | "..") || segment.contains(|c: char| c.is_control() || c == '/') {
@@ -179,16 +215,7 @@ fn encode<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<String, Err
         if !path.is_empty() {
             path.push('/');
         }
-        for byte in segment.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'.') {
-                path.push(char::from(byte));
-            } else {
-                path.push('%');
-                for digit in [byte >> 4, byte & 15] {
-                    path.push(HEX.get(usize::from(digit)).copied().map_or('0', char::from));
-                }
-            }
-        }
+        percent_encode(segment, &mut path);
         if path.len() > MAX_PATH {
             return Err(Error::NotFound);
         }
@@ -196,13 +223,34 @@ fn encode<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<String, Err
     Ok(path)
 }
 
-fn meaning(status: StatusCode) -> Option<Error> {
-    match status.as_u16() {
-        200..=299 => None,
-        403 => Some(Error::Forbidden),
-        404 => Some(Error::NotFound),
-        other => Some(Error::Status(other)),
+/// Appends `text` with every byte that is not unreserved (RFC 3986, 2.3) as `%XX`: it means the same in a path and in a query.
+fn percent_encode(text: &str, to: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'.') {
+            to.push(char::from(byte));
+        } else {
+            to.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                to.push(HEX.get(usize::from(digit)).copied().map_or('0', char::from));
+            }
+        }
     }
+}
+
+fn meaning(status: StatusCode, wait: Option<Duration>) -> Option<Error> {
+    match (status.as_u16(), wait) {
+        (200..=299, _) => None,
+        (403, _) => Some(Error::Forbidden),
+        (404, _) => Some(Error::NotFound),
+        // Rate limit quotas, and a server that is sealed, overloaded or behind a proxy that says when to come again.
+        (status @ (429 | 503), Some(retry_after)) => Some(Error::Busy { status, retry_after }),
+        (other, _) => Some(Error::Status(other)),
+    }
+}
+
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    retry_after::of_header(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 
 fn is_header_text(bytes: &[u8]) -> bool {
@@ -249,9 +297,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sent_path_is_the_prefix_and_the_same_segments(segments in prop::collection::vec(segment(), 1..6), list: bool) {
+        fn a_sent_path_is_the_prefix_and_the_same_segments(
+            segments in prop::collection::vec(segment(), 1..6),
+            kind in 0..4,
+            after: String,
+        ) {
             let full = ["secret", "data"].into_iter().chain(segments.iter().map(String::as_str));
-            let call = if list { Call::list(full) } else { Call::read(full) };
+            let (list, call) = match kind {
+                0 => (false, Call::read(full)),
+                1 => (false, Call::read_version(full, 7)),
+                2 => (true, Call::list(full)),
+                _ => (true, Call::list_page(full, Some(&after), 1000)),
+            };
             let Ok(call) = call else {
                 let refusable = |s: &String| s.is_empty() || s == "." || s == ".." || s.chars().any(char::is_control);
                 prop_assert!(segments.iter().any(refusable));
@@ -267,7 +324,16 @@ mod tests {
             let found: Vec<Vec<u8>> = rest.split('/').map(decode).collect();
             let expected: Vec<Vec<u8>> = segments.iter().map(|s| s.as_bytes().to_vec()).collect();
             prop_assert_eq!(found, expected);
-            prop_assert_eq!(url.query(), list.then_some("list=true"));
+            prop_assert_eq!(request.uri().query().unwrap_or_default(), &call.query);
+            prop_assert_eq!(url.query().unwrap_or_default(), &call.query);
+            let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+            let expected = match kind {
+                0 => vec![],
+                1 => vec![("version", "7")],
+                2 => vec![("list", "true")],
+                _ => vec![("list", "true"), ("after", after.as_str()), ("limit", "1000")],
+            };
+            prop_assert!(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected));
             prop_assert_eq!(url.fragment(), None);
         }
     }
@@ -283,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_status_means_what_the_table_says() {
-        let of = |code| meaning(StatusCode::from_u16(code).unwrap());
+        let of = |code| meaning(StatusCode::from_u16(code).unwrap(), None);
         assert_eq!(of(200), None);
         assert_eq!(of(204), None);
         assert_eq!(of(403), Some(Error::Forbidden));
@@ -291,6 +357,21 @@ mod tests {
         for code in [400, 412, 429, 472, 500, 503] {
             assert_eq!(of(code), Some(Error::Status(code)));
         }
+        let retry_after = Duration::from_secs(7);
+        let asked = |code| meaning(StatusCode::from_u16(code).unwrap(), Some(retry_after));
+        for status in [429, 503] {
+            assert_eq!(asked(status), Some(Error::Busy { status, retry_after }));
+        }
+        for (code, expected) in [(403, Error::Forbidden), (404, Error::NotFound), (500, Error::Status(500))] {
+            assert_eq!(asked(code), Some(expected));
+        }
+        assert_eq!(asked(200), None);
+    }
+
+    #[test]
+    fn a_name_too_long_to_go_on_from_is_an_error_and_no_request() {
+        let error = Call::list_page(["secret"], Some(&"x".repeat(MAX_PATH)), 1000).err().unwrap();
+        assert!(matches!(error, Error::Malformed(_)), "{error:?}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) struct Engine {
     /// Where it is mounted; `team/kv/` is two segments.
     pub(super) mount: BackendPath,
     pub(super) kind: Kind,
+    /// Vault's own name for this mount: another one when something is unmounted and mounted anew at the same place.
+    accessor: Option<String>,
 }
 
 impl Engine {
@@ -49,7 +51,14 @@ impl Engine {
             ("kv", Some("2")) => Kind::Kv2,
             (other, _) => Kind::Other(other.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()),
         };
-        Ok(Self { mount, kind })
+        Ok(Self { mount, kind, accessor: facts.accessor.clone() })
+    }
+
+    /// An engine as Vault's JSON describes it.
+    #[cfg(test)]
+    pub(super) fn of_facts(json: &str) -> Self {
+        let facts: MountFacts = serde_json::from_str(json).unwrap();
+        Self::new(&facts.path, &facts).unwrap()
     }
 
     /// In words, for `validate` and the log.
@@ -85,6 +94,7 @@ struct MountFacts {
     path: String,
     #[serde(rename = "type")]
     kind: String,
+    accessor: Option<String>,
     options: Option<MountOptions>,
 }
 
@@ -248,7 +258,7 @@ mod tests {
 
     fn facts(kind: &str, version: Option<&str>) -> MountFacts {
         let options = version.map(|version| MountOptions { version: Some(version.to_owned()) });
-        MountFacts { path: String::new(), kind: kind.to_owned(), options }
+        MountFacts { path: String::new(), kind: kind.to_owned(), accessor: None, options }
     }
 
     fn engine(mount: &str, kind: &str, version: Option<&str>) -> Arc<Engine> {

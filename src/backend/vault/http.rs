@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::LOCATION;
+use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use reqwest::Url;
 use rustify::errors::ClientError;
@@ -93,6 +93,10 @@ impl Transport {
         }
         let mut response = Response::new(Vec::new());
         *response.status_mut() = answer.status();
+        // The one header that says something to us.
+        if let Some(wait) = answer.headers().get(RETRY_AFTER) {
+            response.headers_mut().insert(RETRY_AFTER, wait.clone());
+        }
         if answer.status().is_success() {
             *response.body_mut() = self.body(&mut answer).await?;
         } else if answer.content_length().is_some_and(|length| length <= DRAINED) {
@@ -107,7 +111,7 @@ impl Transport {
         let mut url = self.base.clone();
         url.set_path(&path);
         url.set_query(uri.query());
-        if url.path() == path { Ok(url) } else { Err(Error::NotFound) }
+        if url.path() == path && url.query() == uri.query() { Ok(url) } else { Err(Error::NotFound) }
     }
 
     /// Where one redirect may lead: another path of the same scheme, host and port.

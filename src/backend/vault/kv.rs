@@ -13,22 +13,47 @@ use crate::backend::{Entry, Error, Listing};
 use crate::path::BackendPath;
 use crate::secret::{Field, Secret, Version};
 
-/// The secret at `rest` below the engine's mount.
-pub(super) async fn read(api: &Api, engine: &Engine, rest: &BackendPath) -> Result<Secret, Error> {
-    let middle = match &engine.kind {
-        Kind::Kv1 => None,
-        Kind::Kv2 => Some("data"),
-        Kind::Other(_) => return Err(engine.refusal()),
+/// The secret at `rest` below the engine's mount: its current version, or the one of this number.
+pub(super) async fn read(
+    api: &Api,
+    engine: &Engine,
+    rest: &BackendPath,
+    number: Option<u32>,
+) -> Result<Secret, Error> {
+    let middle = match (&engine.kind, number) {
+        (Kind::Kv1, None) => None,
+        // Version 1 keeps the newest value only.
+        (Kind::Kv1, Some(_)) => return Err(Error::NotFound),
+        (Kind::Kv2, _) => Some("data"),
+        (Kind::Other(_), _) => return Err(engine.refusal()),
     };
     if rest.is_root() {
         return Err(Error::NotFound);
     }
-    let call = Call::read(engine.mount.segments().chain(middle).chain(rest.segments()))?;
+    let segments = engine.mount.segments().chain(middle).chain(rest.segments());
+    let call = match number {
+        None => Call::read(segments)?,
+        Some(number) => Call::read_version(segments, number)?,
+    };
     let body = api.get(&call).await.map_err(|error| cannot_exist(error, rest))?;
-    match engine.kind {
-        Kind::Kv1 => unversioned(&body),
-        _ => versioned(&body, SystemTime::now()),
+    if engine.kind == Kind::Kv1 {
+        return unversioned(&body);
     }
+    let secret = versioned(&body, SystemTime::now())?;
+    match number {
+        Some(number) if secret.version != Version::new(number.to_string()) => {
+            Err(Error::Malformed("it is another version than was asked for"))
+        }
+        _ => Ok(secret),
+    }
+}
+
+/// The number that `version` spells: plain decimal digits from 1, as Vault prints them. Everything else (0 is Vault's word
+/// for the current version, and what Go parses besides) names no version.
+pub(super) fn number(version: &Version) -> Option<u32> {
+    let text = version.as_str();
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| plain)
 }
 
 /// The folder at `rest` below the engine's mount. An engine without secrets is an empty folder; Vault answers 404 for
@@ -115,16 +140,21 @@ fn listing(body: &[u8]) -> Result<Listing, Error> {
 
 fn entry(key: &RawValue) -> Option<Entry> {
     let key: String = serde_json::from_str(key.get()).ok()?;
+    entry_of(&key)
+}
+
+/// A key as Vault lists it: a secret, or with a slash at its end a folder. `None` when it cannot be a segment of a path.
+pub(super) fn entry_of(key: &str) -> Option<Entry> {
     let (name, folder) = match key.strip_suffix('/') {
         Some(name) => (name, true),
-        None => (key.as_str(), false),
+        None => (key, false),
     };
     let possible = !name.is_empty() && !name.contains(['/', '\0']);
     possible.then(|| Entry { name: name.to_owned(), secret: !folder, folder })
 }
 
 /// RFC 3339 with any number of fractional digits, in UTC or with an offset; empty or unknown is `None`.
-fn parse_time(text: &str) -> Option<SystemTime> {
+pub(super) fn parse_time(text: &str) -> Option<SystemTime> {
     if let Ok(time) = humantime::parse_rfc3339(text) {
         return Some(time);
     }
@@ -177,6 +207,30 @@ mod tests {
         let deleted = envelope(r#"{"data":null,"metadata":{"version":1,"destroyed":false}}"#);
         assert_eq!(versioned(&deleted, SystemTime::UNIX_EPOCH).unwrap_err(), Error::NotFound);
         assert_eq!(unversioned(&envelope("null")).unwrap_err(), Error::NotFound);
+    }
+
+    #[test]
+    fn a_version_is_named_by_plain_digits_only() {
+        let number = |text: &str| number(&Version::new(text));
+        assert_eq!((number("1"), number("42"), number("4294967295")), (Some(1), Some(42), Some(u32::MAX)));
+        for none in [
+            "",
+            "0",
+            "01",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1.0",
+            "1e3",
+            "0x1",
+            "4294967296",
+            "latest",
+            "٣",
+            "1&list=true",
+        ] {
+            assert_eq!(number(none), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod api;
 mod config;
+mod detailed;
 mod engines;
 mod http;
 mod kv;
@@ -14,22 +15,24 @@ use async_trait::async_trait;
 
 pub use self::config::{Config, ConfigError, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
-use super::{Backend, Error, Kind, Listing};
+use super::{Backend, Error, Kind, Listing, Versions};
 use crate::clock::Clock;
 use crate::path::BackendPath;
-use crate::secret::Secret;
+use crate::secret::{Secret, Version};
 
 /// A Vault or OpenBao server, seen through one token. Paths begin with the engine's mount: `secret/team/api-key`.
 pub struct Vault {
     api: api::Api,
     engines: Engines,
+    detailed: detailed::Detailed,
     limit: Duration,
 }
 
 /// A client as configured. Reads the CA file; the token is read, and the server contacted, at the first call.
 pub fn build(config: Config) -> Result<Vault, ConfigError> {
     let limit = config.call_limit();
-    Ok(Vault { api: api::Api::new(config)?, engines: Engines::new(Clock::System), limit })
+    let (engines, detailed) = (Engines::new(Clock::System), detailed::Detailed::new(Clock::System));
+    Ok(Vault { api: api::Api::new(config)?, engines, detailed, limit })
 }
 
 impl Vault {
@@ -57,6 +60,27 @@ impl Vault {
         tokio::time::timeout(self.limit, call).await.unwrap_or(Err(Error::TimedOut(self.limit)))
     }
 
+    async fn read_numbered(&self, path: &BackendPath, number: Option<u32>) -> Result<Secret, Error> {
+        if path.is_root() || !api::is_sendable(path) {
+            return Err(Error::NotFound);
+        }
+        self.within(async {
+            let mut place = self.engines.locate(&self.api, path).await?;
+            loop {
+                let Place::Inside(engine, rest) = place else { return Err(Error::NotFound) };
+                let answer = kv::read(&self.api, &engine, &rest, number).await;
+                if !matches!(answer, Err(Error::NotFound)) || rest.is_root() {
+                    return answer;
+                }
+                match self.replaced(&engine, path).await? {
+                    Some(other) => place = other,
+                    None => return answer,
+                }
+            }
+        })
+        .await
+    }
+
     /// The engine that covers `path` in place of `engine`, when a 404 may mean that another one was mounted there.
     async fn replaced(&self, engine: &Engine, path: &BackendPath) -> Result<Option<Place>, Error> {
         if !self.engines.doubt(engine) {
@@ -75,23 +99,30 @@ impl Backend for Vault {
     }
 
     async fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
-        if path.is_root() || !api::is_sendable(path) {
-            return Err(Error::NotFound);
+        self.read_numbered(path, None).await
+    }
+
+    async fn read_version(&self, path: &BackendPath, version: &Version) -> Result<Secret, Error> {
+        let number = kv::number(version).ok_or(Error::NotFound)?;
+        self.read_numbered(path, Some(number)).await
+    }
+
+    async fn versions(&self, path: &BackendPath) -> Result<Option<Versions>, Error> {
+        if !api::is_sendable(path) {
+            return Ok(None);
         }
-        self.within(async {
-            let Place::Inside(engine, rest) = self.engines.locate(&self.api, path).await? else {
-                return Err(Error::NotFound);
-            };
-            let answer = kv::read(&self.api, &engine, &rest).await;
-            if !matches!(answer, Err(Error::NotFound)) || rest.is_root() {
-                return answer;
+        let mut place = self.within(self.engines.locate(&self.api, path)).await?;
+        loop {
+            let Place::Inside(engine, rest) = place else { return Ok(None) };
+            let answer = self.detailed.versions((&self.api, self.limit), &engine, &rest).await?;
+            if answer.as_ref().is_none_or(|versions| !versions.current.is_empty()) {
+                return Ok(answer);
             }
-            match self.replaced(&engine, path).await? {
-                Some(Place::Inside(engine, rest)) => kv::read(&self.api, &engine, &rest).await,
-                _ => answer,
+            match self.within(self.replaced(&engine, path)).await? {
+                Some(other) => place = other,
+                None => return Ok(answer),
             }
-        })
-        .await
+        }
     }
 
     async fn list(&self, path: &BackendPath) -> Result<Listing, Error> {
@@ -99,25 +130,21 @@ impl Backend for Vault {
             return Err(Error::NotFound);
         }
         self.within(async {
-            let (engine, rest) = match self.engines.locate(&self.api, path).await? {
-                Place::Above(listing) => return Ok(listing),
-                Place::Inside(engine, rest) => (engine, rest),
-            };
-            let mut at_mount = rest.is_root();
-            let mut answer = kv::list(&self.api, &engine, &rest).await;
-            if matches!(answer, Err(Error::NotFound)) {
-                match self.replaced(&engine, path).await? {
-                    None => {}
-                    Some(Place::Above(listing)) => return Ok(listing),
-                    Some(Place::Inside(engine, rest)) => {
-                        at_mount = rest.is_root();
-                        answer = kv::list(&self.api, &engine, &rest).await;
-                    }
+            let mut place = self.engines.locate(&self.api, path).await?;
+            loop {
+                let (engine, rest) = match place {
+                    Place::Above(listing) => return Ok(listing),
+                    Place::Inside(engine, rest) => (engine, rest),
+                };
+                let answer = kv::list(&self.api, &engine, &rest).await;
+                if !matches!(answer, Err(Error::NotFound)) {
+                    return answer;
                 }
-            }
-            match answer {
-                Err(Error::NotFound) if at_mount => Ok(Listing::default()),
-                answer => answer,
+                match self.replaced(&engine, path).await? {
+                    Some(other) => place = other,
+                    None if rest.is_root() => return Ok(Listing::default()),
+                    None => return answer,
+                }
             }
         })
         .await

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use secretfs::backend::aws::{Aws, Config};
 use secretfs::backend::{Backend, Error};
+use secretfs::secret::Version;
 use serde_json::{Value, json};
 
 use super::fake::{Fake, Reply};
@@ -53,10 +54,49 @@ async fn throttling_and_broken_servers_are_their_status() {
         let fake = Fake::start(move |_, _| Reply::Answer(status, "<html>canary</html>".into()));
         assert_eq!(errors_of(&impatient(&fake)).await, (Error::Status(status), Error::Status(status)));
     }
-    let fake = Fake::start(|_, _| Reply::error("ThrottlingException"));
-    assert_eq!(errors_of(&impatient(&fake)).await, (Error::Status(429), Error::Status(429)));
     let fake = Fake::start(|_, _| Reply::Answer(404, "canary".into()));
     assert_eq!(errors_of(&impatient(&fake)).await, (Error::Status(404), Error::Status(404)));
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is_busy_and_is_not_asked_twice() {
+    fn headed(status: u16, header: &str, code: &str) -> Reply {
+        Reply::Headed(status, header.to_owned(), json!({ "__type": code, "message": "canary" }).to_string())
+    }
+    type Busy = (fn() -> Reply, u16, u64);
+    let busy: [Busy; 6] = [
+        (|| Reply::error("ThrottlingException"), 429, 1),
+        (|| Reply::error("TooManyRequestsException"), 429, 1),
+        (|| headed(400, "x-amz-retry-after: 7000", "ThrottlingException"), 429, 7),
+        (|| headed(429, "Retry-After: 30", "Canary"), 429, 30),
+        (|| headed(503, "Retry-After: 86400", "Canary"), 503, 600),
+        // Which the SDK's debug build takes for a mistake of its own.
+        (|| headed(503, "x-amz-retry-after: 7000", "Canary"), 503, 7),
+    ];
+    for (at, (reply, status, seconds)) in busy.into_iter().enumerate() {
+        let fake = Fake::start(move |_, _| reply());
+        let expected = Error::Busy { status, retry_after: Duration::from_secs(seconds) };
+        assert_eq!(errors_of(&impatient(&fake)).await, (expected.clone(), expected), "{at}");
+        assert_eq!(fake.operations(), ["GetSecretValue", "ListSecrets"], "{at}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_costs_no_call_more_than_two_requests() {
+    let replies: [fn() -> Reply; 4] = [
+        || Reply::Answer(500, "canary".into()),
+        || Reply::Answer(503, String::new()),
+        || Reply::Close,
+        || Reply::Cut(r#"{"Name": "prod/db", "SecretString": "canary canary canary"}"#.into()),
+    ];
+    for reply in replies {
+        let fake = Fake::start(move |_, _| reply());
+        let aws = impatient(&fake);
+        errors_of(&aws).await;
+        aws.versions(&path("prod")).await.unwrap_err();
+        aws.read_version(&path("prod/db"), &Version::new("AWSPREVIOUS")).await.unwrap_err();
+        assert!(fake.operations().len() <= 4 * 2, "{:?}", fake.operations());
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::aws::aws_at;
 use crate::aws::fake::{Fake, Reply};
 use crate::support::available;
+use crate::support::bao::Bao;
 use crate::support::moto::{Content, Moto};
 use crate::support::vault::{ROOT_TOKEN, Vault as Server};
 
@@ -58,6 +59,10 @@ pub struct Differs {
     pub keeps_json: bool,
     /// Vault's server decodes an object into a map, which has no order; it answers sorted.
     pub keeps_order: bool,
+    /// The store and KV version 1 keep the newest value only.
+    pub keeps_versions: bool,
+    /// Vault has no answer that names many secrets and their versions, and the store's is its file.
+    pub tells_versions: bool,
     /// `Faulty` takes any name, the store any without an empty segment; servers refuse some, and our client some more.
     pub takes_odd_names: bool,
 }
@@ -67,6 +72,8 @@ const ALL: Differs = Differs {
     tells_time: true,
     keeps_json: true,
     keeps_order: true,
+    keeps_versions: true,
+    tells_versions: true,
     takes_odd_names: false,
 };
 
@@ -96,6 +103,8 @@ fn babbler() -> Fake {
 
 pub fn faulty(_: Place) -> Option<Subject> {
     let faulty = Arc::new(Faulty::new());
+    faulty.tell_versions(true);
+    faulty.count_generations(true);
     let differs = Differs { tells_time: false, keeps_json: false, takes_odd_names: true, ..ALL };
     let hand = Box::new(FaultyHand(faulty.clone()));
     Some(Subject { backend: faulty, root: BackendPath::root(), hand, differs })
@@ -128,7 +137,7 @@ pub fn store(_: Place) -> Option<Subject> {
     store::create_identity(&hand.path("identity")).unwrap();
     hand.create("store.age");
     let backend = Arc::new(hand.open("store.age", "identity"));
-    let differs = Differs { takes_odd_names: true, ..ALL };
+    let differs = Differs { keeps_versions: false, tells_versions: false, takes_odd_names: true, ..ALL };
     Some(Subject { backend, root: BackendPath::root(), hand: Box::new(hand), differs })
 }
 
@@ -190,11 +199,12 @@ impl Hand for StoreHand {
 }
 
 pub fn vault_kv1(_: Place) -> Option<Subject> {
-    vault_kv(1, Differs { has_versions: false, tells_time: false, keeps_order: false, ..ALL })
+    let differs = Differs { has_versions: false, tells_time: false, keeps_order: false, ..ALL };
+    vault_kv(1, Differs { keeps_versions: false, tells_versions: false, ..differs })
 }
 
 pub fn vault_kv2(_: Place) -> Option<Subject> {
-    vault_kv(2, Differs { keeps_order: false, ..ALL })
+    vault_kv(2, Differs { keeps_order: false, tells_versions: Server::is_openbao(), ..ALL })
 }
 
 /// An engine is a root of its own: the shared server will do.
@@ -230,11 +240,41 @@ impl Hand for VaultHand {
     }
 
     fn failing(&self) -> Vec<Arc<dyn Backend>> {
-        vec![
-            Arc::new(vault_at(&self.server.address, "canary-of-nobody")),
-            Arc::new(vault_at(&babbler().endpoint(), ROOT_TOKEN)),
-            Arc::new(vault_at("http://127.0.0.1:1", ROOT_TOKEN)),
-        ]
+        failing_vaults(&self.server.address)
+    }
+}
+
+fn failing_vaults(address: &str) -> Vec<Arc<dyn Backend>> {
+    vec![
+        Arc::new(vault_at(address, "canary-of-nobody")),
+        Arc::new(vault_at(&babbler().endpoint(), ROOT_TOKEN)),
+        Arc::new(vault_at("http://127.0.0.1:1", ROOT_TOKEN)),
+    ]
+}
+
+/// The stand-in for OpenBao: what it promises is what the tests that mount it rely on.
+pub fn openbao(_: Place) -> Option<Subject> {
+    let bao = Bao::start();
+    let backend = Arc::new(vault_at(&bao.address(), ROOT_TOKEN));
+    let root = BackendPath::parse("secret").unwrap();
+    let differs = Differs { keeps_order: false, ..ALL };
+    Some(Subject { backend, root, hand: Box::new(BaoHand(bao)), differs })
+}
+
+struct BaoHand(Bao);
+
+impl Hand for BaoHand {
+    fn try_put(&self, path: &str, object: &str) -> bool {
+        self.0.put(path, &serde_json::from_str(object).unwrap());
+        true
+    }
+
+    fn delete(&self, path: &str) {
+        assert!(self.0.delete(path), "{path}");
+    }
+
+    fn failing(&self) -> Vec<Arc<dyn Backend>> {
+        failing_vaults(&self.0.address())
     }
 }
 

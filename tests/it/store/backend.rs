@@ -9,6 +9,7 @@ use secretfs::clock::Clock;
 use secretfs::path::BackendPath;
 
 use super::Home;
+use crate::support::mount::HANG;
 
 fn at(path: &str) -> BackendPath {
     BackendPath::parse(path).unwrap()
@@ -39,6 +40,28 @@ async fn the_backend_follows_the_file() {
     assert_eq!(generations.len(), 4, "every write is another generation");
     assert!(store.list(&BackendPath::root()).await.unwrap().get("dir").unwrap().folder);
     assert_eq!(store.list(&at("dir/a")).await.unwrap_err(), Error::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_that_writes_wakes_who_waits_and_no_other_does() {
+    let home = Home::with_store();
+    let store = backend(&home, Clock::System);
+    let is_quiet = async || tokio::time::timeout(Duration::from_millis(100), store.changed()).await.is_err();
+    for command in [
+        &["put", "s.age", "dir/a", "k=canary"][..],
+        &["get", "s.age", "dir/a"],
+        &["ls", "s.age"],
+        &["put", "s.age", "dir/a", "k=canary"],
+        &["rm", "s.age", "dir/a"],
+    ] {
+        assert!(is_quiet().await, "before {command:?}");
+        home.ok(command);
+        if ["put", "rm"].contains(&command[0]) {
+            tokio::time::timeout(HANG, store.changed()).await.unwrap_or_else(|_| panic!("{command:?}"));
+            assert_eq!(store.read(&at("dir/a")).await.is_ok(), command[0] == "put");
+        }
+    }
+    assert!(is_quiet().await);
 }
 
 #[tokio::test]

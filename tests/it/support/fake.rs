@@ -14,6 +14,8 @@ use serde_json::Value;
 pub enum Reply {
     /// This status and body.
     Answer(u16, String),
+    /// This status, header (`Name: value`) and body.
+    Headed(u16, String, String),
     /// This status and redirection.
     Redirect(u16, String),
     /// A body that is announced in full and ends half-way.
@@ -63,6 +65,8 @@ pub struct Fake {
     address: SocketAddr,
     answer: Arc<Answer>,
     log: Arc<Log>,
+    /// Connections are kept for more requests, as a real server does, and requests are not logged here.
+    keeps: bool,
     /// The thread that accepts; none while stopped.
     listening: Mutex<Option<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
@@ -76,10 +80,19 @@ struct Log {
 impl Fake {
     /// Answers each request by `answer`. One request a connection.
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::launch(answer, false)
+    }
+
+    /// As [`Fake::start`], for many requests: connections are kept, and whoever answers keeps count.
+    pub fn start_keeping(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::launch(answer, true)
+    }
+
+    fn launch(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static, keeps: bool) -> Self {
         let listener = bind_somewhere();
         let address = listener.local_addr().expect("bound");
-        let fake =
-            Self { address, answer: Arc::new(answer), log: Arc::default(), listening: Mutex::default() };
+        let (answer, log, listening) = (Arc::new(answer), Arc::default(), Mutex::default());
+        let fake = Self { address, answer, log, keeps, listening };
         fake.listen(listener);
         fake
     }
@@ -121,16 +134,20 @@ impl Fake {
 
     fn listen(&self, listener: TcpListener) {
         let over = Arc::<AtomicBool>::default();
-        let (answer, log, ends) = (self.answer.clone(), self.log.clone(), over.clone());
+        let (answer, log, ends, keeps) = (self.answer.clone(), self.log.clone(), over.clone(), self.keeps);
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if ends.load(Ordering::SeqCst) {
                     return;
                 }
-                let (answer, log) = (answer.clone(), log.clone());
+                let (answer, log, ends) = (answer.clone(), log.clone(), ends.clone());
                 std::thread::spawn(move || {
                     // A client that goes away is what some tests are about.
-                    let _ = serve(stream, &*answer, &log);
+                    let _ = if keeps {
+                        serve_many(&stream, &*answer, &log, &ends)
+                    } else {
+                        serve(&stream, &*answer, &log)
+                    };
                 });
             }
         });
@@ -150,13 +167,42 @@ fn bind_somewhere() -> TcpListener {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: &Answer, log: &Log) -> std::io::Result<()> {
-    let request = read_request(&stream)?;
+fn serve(stream: &TcpStream, answer: &Answer, log: &Log) -> std::io::Result<()> {
+    let request = read_request(&mut BufReader::new(stream))?;
     log.requests.lock().expect("not poisoned").push(request.clone());
-    match answer(&request) {
-        Reply::Answer(status, body) => write!(stream, "{}{body}", head(status, Some(body.len() as u64), "")),
+    reply(stream, answer(&request), log, CLOSE)
+}
+
+/// Until the client goes away, an answer ends the connection, or the server is stopped.
+fn serve_many(stream: &TcpStream, answer: &Answer, log: &Log, over: &AtomicBool) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let request = read_request(&mut reader)?;
+        if over.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let answer = answer(&request);
+        let goes_on = matches!(answer, Reply::Answer(..) | Reply::Headed(..) | Reply::Redirect(..));
+        reply(stream, answer, log, if goes_on { "" } else { CLOSE })?;
+        if !goes_on {
+            return Ok(());
+        }
+    }
+}
+
+const CLOSE: &str = "Connection: close\r\n";
+
+fn reply(mut stream: &TcpStream, answer: Reply, log: &Log, close: &str) -> std::io::Result<()> {
+    let head = |status, length, more: &str| head(status, length, &format!("{close}{more}"));
+    let whole = |status, body: &str, more: &str| head(status, Some(body.len() as u64), more) + body;
+    match answer {
+        Reply::Answer(status, body) => stream.write_all(whole(status, &body, "").as_bytes()),
+        Reply::Headed(status, header, body) => {
+            stream.write_all(whole(status, &body, &format!("{header}\r\n")).as_bytes())
+        }
         Reply::Redirect(status, to) => {
-            write!(stream, "{}", head(status, Some(0), &format!("Location: {to}\r\n")))
+            stream.write_all(whole(status, "", &format!("Location: {to}\r\n")).as_bytes())
         }
         Reply::Cut(body) => {
             let half = body.split_at(body.len() / 2).0;
@@ -164,17 +210,16 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Log) -> std::io::Result<(
         }
         Reply::Stall(body) => {
             write!(stream, "{}{body}", head(200, Some(body.len() as u64 + 1), ""))?;
-            wait_for_close(&mut stream)
+            wait_for_close(stream)
         }
-        Reply::Flood(length) => flood(&mut stream, length, true, log),
-        Reply::Stream(length) => flood(&mut stream, length, false, log),
-        Reply::Silence => wait_for_close(&mut stream),
+        Reply::Flood(length) => flood(stream, length, &head(200, Some(length), ""), log),
+        Reply::Stream(length) => flood(stream, length, &head(200, None, ""), log),
+        Reply::Silence => wait_for_close(stream),
         Reply::Close => Ok(()),
     }
 }
 
-fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
-    let mut reader = BufReader::new(stream);
+fn read_request(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Request> {
     let line = |reader: &mut BufReader<_>| {
         let mut line = String::new();
         match reader.read_line(&mut line)? {
@@ -182,11 +227,11 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
             _ => Ok::<_, std::io::Error>(line.trim_end().to_owned()),
         }
     };
-    let first = line(&mut reader)?;
+    let first = line(reader)?;
     let mut words = first.split(' ').map(str::to_owned);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut headers = Vec::new();
-    while let Some((name, value)) = line(&mut reader)?.split_once(": ") {
+    while let Some((name, value)) = line(reader)?.split_once(": ") {
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
     let mut request = Request { method, target, headers, body: Vec::new() };
@@ -198,14 +243,12 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
 
 fn head(status: u16, length: Option<u64>, more: &str) -> String {
     let length = length.map_or_else(String::new, |length| format!("Content-Length: {length}\r\n"));
-    format!(
-        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nConnection: close\r\n{more}{length}\r\n"
-    )
+    format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\n{more}{length}\r\n")
 }
 
-fn flood(stream: &mut TcpStream, length: u64, announced: bool, log: &Log) -> std::io::Result<()> {
+fn flood(mut stream: &TcpStream, length: u64, head: &str, log: &Log) -> std::io::Result<()> {
     let (start, end) = ("{\"Name\":\"", "\"}");
-    write!(stream, "{}{start}", head(200, announced.then_some(length), ""))?;
+    write!(stream, "{head}{start}")?;
     let chunk = b"canary42".repeat(8 * 1024);
     let mut left = length - (start.len() + end.len()) as u64;
     while left > 0 {
@@ -217,7 +260,7 @@ fn flood(stream: &mut TcpStream, length: u64, announced: bool, log: &Log) -> std
     stream.write_all(end.as_bytes())
 }
 
-fn wait_for_close(stream: &mut TcpStream) -> std::io::Result<()> {
+fn wait_for_close(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
     stream.read(&mut [0]).map(|_| ())
 }

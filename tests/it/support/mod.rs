@@ -1,6 +1,7 @@
 //! Owns what tests share: finding resources, scratch folders, servers.
 //! A resource that is missing skips its tests with a printed reason, and fails them where REQUIRE names it (CI).
 
+pub mod bao;
 pub mod fake;
 pub mod fake_vault;
 pub mod moto;

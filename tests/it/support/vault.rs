@@ -41,6 +41,12 @@ impl Vault {
         Self::launch(false)
     }
 
+    /// An OpenBao server of one's own, whatever else there is.
+    pub fn start_bao() -> Result<Self, String> {
+        let program = super::program("bao").map_err(|_| "`bao` is not on PATH; its stand-in is enough")?;
+        Self::launch_program(&program, false)
+    }
+
     /// A server of one's own on this port, which must be free.
     pub fn start_on(port: u16) -> Result<Self, String> {
         Self::try_launch(&Self::program()?, false, port)
@@ -62,16 +68,24 @@ impl Vault {
         shared.as_ref().map_err(Clone::clone)
     }
 
+    /// Whether what stands for Vault here is OpenBao.
+    pub fn is_openbao() -> bool {
+        Self::program().is_ok_and(|program| program.ends_with("bao"))
+    }
+
     fn program() -> Result<PathBuf, String> {
         super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))
     }
 
     fn launch(tls: bool) -> Result<Self, String> {
-        let program = Self::program()?;
+        Self::launch_program(&Self::program()?, tls)
+    }
+
+    fn launch_program(program: &PathBuf, tls: bool) -> Result<Self, String> {
         let mut failure = String::new();
         // A port that was free a moment ago may be taken by now.
         for _ in 0..3 {
-            match Self::try_launch(&program, tls, super::free_port()) {
+            match Self::try_launch(program, tls, super::free_port()) {
                 Ok(vault) => return Ok(vault),
                 Err(why) => failure = why,
             }

@@ -166,6 +166,15 @@ async fn every_bad_answer_is_an_error_of_its_own_and_quotes_nothing() {
             "/v1/fake/403" => reply("403 Forbidden", "", canary),
             "/v1/fake/404" => reply("404 Not Found", "", canary),
             "/v1/fake/429" => reply("429 Too Many Requests", "", canary),
+            "/v1/fake/429-30" => reply("429 Too Many Requests", "Retry-After: 30\r\n", canary),
+            "/v1/fake/503-year" => {
+                reply("503 Service Unavailable", "Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n", canary)
+            }
+            "/v1/fake/503-past" => {
+                reply("503 Service Unavailable", "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n", canary)
+            }
+            "/v1/fake/503-soon" => reply("503 Service Unavailable", "Retry-After: canary\r\n", canary),
+            "/v1/fake/500-30" => reply("500 Internal Server Error", "Retry-After: 30\r\n", canary),
             "/v1/fake/500" => reply("500 Internal Server Error", "", canary),
             "/v1/fake/503" => reply("503 Service Unavailable", "", canary),
             "/v1/fake/half" => reply("200 OK", "", r#"{"request_id":"","data":{"k":"canary"#),
@@ -197,6 +206,12 @@ async fn every_bad_answer_is_an_error_of_its_own_and_quotes_nothing() {
     for status in [429, 500, 503] {
         assert_eq!(read(&status.to_string()).await, Error::Status(status));
     }
+    for (name, status, seconds) in [("429-30", 429, 30), ("503-year", 503, 600), ("503-past", 503, 1)] {
+        let retry_after = Duration::from_secs(seconds);
+        assert_eq!(read(name).await, Error::Busy { status, retry_after }, "{name}");
+    }
+    assert_eq!(read("503-soon").await, Error::Status(503), "not a time");
+    assert_eq!(read("500-30").await, Error::Status(500), "not busy");
     for name in ["half", "html", "nothing"] {
         assert!(matches!(read(name).await, Error::Malformed(_)), "{name}");
     }
