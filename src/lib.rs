@@ -17,6 +17,7 @@ pub mod backend;
 pub mod mounts;
 pub mod trusted_file;
 pub mod printable;
+pub mod pattern;
 pub mod number_hash;
 pub mod freshness;
 pub mod counters;
