@@ -12,9 +12,7 @@ const LONGEST: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Bad {
     /// Empty segments and the like.
-    #[error(
-        "expected a pattern such as \"/team/*/db\" or \"/prod/**\", without empty, `.` or `..` segments"
-    )]
+    #[error("expected a pattern such as \"/team/*/db\" or \"/prod/**\", without empty, `.` or `..` segments")]
     Path,
     /// `a**` or `**b`.
     #[error("`**` stands for whole segments: write \"/a/**\" or \"/a/**/b\"")]

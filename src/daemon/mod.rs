@@ -66,10 +66,14 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         .worker_threads((cores / 2).clamp(1, 4))
         .enable_all()
         .build()?;
-    let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, trees } = plan;
+    let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, .. } = plan;
+    let trees = Trees::new(plan.trees).with_promises(plan.promises);
     let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
-    let cache = Arc::new(SecretCache::new(sources, limits, Clock::System));
-    let fs = Arc::new(SecretFs::new(Trees::new(trees), cache.clone(), max_value_size));
+    let of_trees = trees.clone();
+    let cache = SecretCache::new(sources, limits, Clock::System)
+        .with_policy(Box::new(move |of| of_trees.freshness_of(of)));
+    let cache = Arc::new(cache);
+    let fs = Arc::new(SecretFs::new(trees, cache.clone(), max_value_size));
     let mut signals = {
         let _runtime = runtime.enter();
         Signals::catch()?

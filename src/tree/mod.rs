@@ -98,7 +98,8 @@ impl Trees {
     pub fn secret_at(&self, path: &[String]) -> Option<SecretRef> {
         let tree = self.0.iter().find(|tree| path.starts_with(&tree.at))?;
         let below = path.get(tree.at.len()..)?.iter();
-        let path = below.map(|name| name::decode(OsStr::new(name))).try_fold(tree.root.path.clone(), child)?;
+        let path =
+            below.map(|name| name::decode(OsStr::new(name))).try_fold(tree.root.path.clone(), child)?;
         Some(SecretRef::current(tree.root.source, path))
     }
 

@@ -134,8 +134,10 @@ mod tests {
 
     #[test]
     fn of_several_patterns_the_strictest_counts_key_by_key() {
-        let promises =
-            promises(&[], &[("/**", promise(600, 10)), ("/a/*", promise(20, 999)), ("/a/b", promise(30, 90))]);
+        let promises = promises(
+            &[],
+            &[("/**", promise(600, 10)), ("/a/*", promise(20, 999)), ("/a/b", promise(30, 90))],
+        );
         assert_eq!(at(&promises, 0, "a/b"), (20, 10));
         assert_eq!(at(&promises, 0, "x/y"), (600, 10));
         assert_eq!(promises.shortest_ttl(), Duration::from_secs(20));
