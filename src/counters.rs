@@ -65,3 +65,17 @@ counters! {
         calls_withheld,
     }
 }
+
+counters! {
+    /// What the hooks of a mount have done.
+    HookCounters {
+        /// Changes that a hook was told of.
+        hook_changes,
+        /// Runs of hooks.
+        hook_runs,
+        /// Runs of hooks that failed, for whatever reason.
+        hook_failures,
+        /// Runs of hooks that were ended because their time was up.
+        hook_timeouts,
+    }
+}

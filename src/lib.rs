@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod hooks;
 pub mod refresh;
 pub mod fuse;
 pub mod fs;
@@ -18,6 +19,7 @@ pub mod backend;
 pub mod mounts;
 pub mod trusted_file;
 pub mod printable;
+pub mod pattern;
 pub mod number_hash;
 pub mod freshness;
 pub mod counters;

@@ -189,11 +189,18 @@ impl SecretCache {
     /// the same.
     pub async fn catch_up(&self, source: SourceId) -> Vec<Job> {
         let mut jobs = Vec::new();
-        for folder in self.in_use_by_folder(source).into_keys() {
+        let generation = self.asking(source).generation;
+        let mut behind: HashMap<SecretRef, Vec<(Question, Arc<Slot>)>> = HashMap::new();
+        for (question, slot, folder) in self.in_use(source) {
+            if slot.generation() != generation {
+                behind.entry(folder).or_default().push((question, slot));
+            }
+        }
+        for (folder, slots) in behind {
             match self.ask_versions(&folder).await {
                 Ok(Some((moved, _))) => jobs.extend(moved),
                 Ok(None) | Err(_) => {
-                    for (question, slot, _) in self.in_use(source).filter(|(_, _, at)| *at == folder) {
+                    for (question, slot) in slots {
                         slot.refresh_from(self.clock.now());
                         jobs.push(Job { question, slot: Some(Arc::downgrade(&slot)), fetch: false });
                     }

@@ -346,6 +346,11 @@ impl Slot {
         self.freshness
     }
 
+    /// The backend's generation when it was asked for.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.state().asking.generation
+    }
+
     pub(super) fn weight(&self) -> u32 {
         self.weight
     }

@@ -107,7 +107,7 @@ impl From<crate::daemon::Failure> for Failure {
     fn from(error: crate::daemon::Failure) -> Self {
         use crate::daemon::Failure as D;
         let code = match &error {
-            D::Backend { .. } => 78,
+            D::Backend { .. } | D::Hooks(_) => 78,
             D::Mount { .. } | D::Start(_) | D::Unmount { .. } => 71,
         };
         Self::new(code, error.to_string())

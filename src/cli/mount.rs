@@ -30,12 +30,15 @@ pub(super) struct Arguments {
     /// Return when the mount is ready, and serve in the background
     #[arg(short, long)]
     daemon: bool,
-    /// Mount options: allow_other, uid=, gid=, mode= (of files), ttl=, deadline=
+    /// Mount options: allow_other, uid=, gid=, mode= (of files), ttl=, max_stale=, deadline=
     #[arg(short, value_name = "OPTIONS")]
     options: Vec<String>,
     /// How long a value is served without asking the backend again [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<Duration>,
+    /// How much longer it is served while the backend does not answer; 0 for not at all [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = duration_or_zero)]
+    max_stale: Option<Duration>,
     /// How long a program waits for a backend at most [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     deadline: Option<Duration>,
@@ -61,6 +64,7 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
 fn planned(arguments: Arguments, environment: &Environment) -> Result<Plan, Failure> {
     let mut options = MountOptions::parse(&arguments.options)?;
     options.ttl = arguments.ttl.or(options.ttl);
+    options.max_stale = arguments.max_stale.or(options.max_stale);
     options.deadline = arguments.deadline.or(options.deadline);
     let (settings, source, mountpoint) = match (&arguments.config, arguments.places.as_slice()) {
         (Some(file), places @ ([] | [_])) => {
@@ -155,4 +159,8 @@ fn needed_file(backend: &BackendPlan) -> Option<&Path> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     units::duration(text).map_err(|bad| bad.to_string())
+}
+
+fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    units::duration_or_zero(text).map_err(|bad| bad.to_string())
 }

@@ -14,16 +14,18 @@ pub(super) struct MountOptions {
     pub(super) gid: Option<u32>,
     pub(super) mode: Option<u32>,
     pub(super) ttl: Option<Duration>,
+    pub(super) max_stale: Option<Duration>,
     pub(super) deadline: Option<Duration>,
 }
 
 /// Every option and what it takes. Those with [`Takes::Nothing`] but `allow_other` are how every mount of ours is made anyway.
-const KNOWN: [(&str, Takes); 14] = [
+const KNOWN: [(&str, Takes); 15] = [
     ("allow_other", Takes::Nothing),
     ("uid", Takes::Value),
     ("gid", Takes::Value),
     ("mode", Takes::Value),
     ("ttl", Takes::Value),
+    ("max_stale", Takes::Value),
     ("deadline", Takes::Value),
     ("ro", Takes::Nothing),
     ("nosuid", Takes::Nothing),
@@ -81,6 +83,7 @@ impl MountOptions {
             "gid" => self.gid = Some(units::group(value).map_err(wrong)?),
             "mode" => self.mode = Some(units::mode(value).map_err(wrong)?),
             "ttl" => self.ttl = Some(units::duration(value).map_err(wrong)?),
+            "max_stale" => self.max_stale = Some(units::duration_or_zero(value).map_err(wrong)?),
             "deadline" => self.deadline = Some(units::duration(value).map_err(wrong)?),
             _ => {}
         }
@@ -109,6 +112,7 @@ mod tests {
         let options = parse("ro,allow_other,uid=1000,mode=0440,ttl=5m,nosuid").unwrap();
         assert_eq!((options.allow_other, options.uid, options.mode), (true, Some(1000), Some(0o440)));
         assert_eq!(options.ttl, Some(Duration::from_secs(300)));
+        assert_eq!(parse("max_stale=0").unwrap().max_stale, Some(Duration::ZERO));
         assert_eq!(parse(""), Ok(MountOptions::default()));
     }
 
@@ -121,6 +125,7 @@ mod tests {
         assert_eq!(parse("uid").unwrap_err(), "-o uid needs a value: -o uid=...");
         assert_eq!(parse("ro=1").unwrap_err(), "-o ro takes no value");
         assert!(parse("rw").unwrap_err().contains("always ro"));
+        assert!(parse("max_stale=long").unwrap_err().ends_with("or 0"));
         assert!(parse("mode=0777").unwrap_err().starts_with("-o mode: "));
     }
 }

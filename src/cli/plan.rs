@@ -17,6 +17,7 @@ use crate::freshness::Freshness;
 use crate::mounts;
 use crate::path::BackendPath;
 use crate::tree::Tree;
+use crate::tree::promises::{Promise, Promises};
 
 /// An answer is larger than the value in it: JSON escapes, base64, the envelope, other fields of the same secret.
 const BODY_FACTOR: usize = 8;
@@ -59,11 +60,13 @@ pub(super) fn settings_of(source: &str, key: &KeyOptions) -> Result<Settings, Fa
         path: vec![],
         backend: kind.to_owned(),
         source,
+        promise: Promise::default(),
         mode: mount.mode,
         owner: None,
         group: None,
     };
-    Ok(Settings { mount, backends: vec![(kind.to_owned(), backend)], trees: vec![tree] })
+    let backends = vec![(kind.to_owned(), backend)];
+    Ok(Settings { mount, backends, trees: vec![tree], freshness: vec![], hooks: vec![] })
 }
 
 /// The plan of a mount: settings, with what the command line says on top.
@@ -86,6 +89,15 @@ pub(super) fn plan(
         backends.push((name, backend));
     }
     let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let freshness = Freshness {
+        ttl: options.ttl.unwrap_or(mount.ttl),
+        max_stale: options.max_stale.unwrap_or(mount.max_stale),
+        negative_ttl: mount.negative_ttl,
+    };
+    // What is said of a tree or a pattern is more precise than what a command line says of the whole mount.
+    let of_trees = settings.trees.iter().map(|tree| tree.promise).collect();
+    let promises = Promises::new(freshness, of_trees, settings.freshness)
+        .map_err(|bad| Failure::configuration(format!("[[freshness]]: {bad}")))?;
     let mut trees = Vec::with_capacity(settings.trees.len());
     for tree in settings.trees {
         let known = names.iter().position(|name| *name == tree.backend);
@@ -105,14 +117,19 @@ pub(super) fn plan(
         allow_other: options.allow_other || mount.allow_other,
         deadline,
         limits: Limits {
-            freshness: Freshness { ttl: options.ttl.unwrap_or(mount.ttl), ..Freshness::default() },
+            // A reader gets a stale answer well before its deadline.
+            patience: Limits::default().patience.min(deadline / 2),
+            freshness,
             max_bytes: mount.max_cache,
             max_in_flight: usize::try_from(mount.max_in_flight).unwrap_or(usize::MAX),
-            ..Limits::default()
+            max_rate: mount.max_rate,
         },
+        pair_window: mount.pair_window,
         max_value_size,
         backends,
         trees,
+        promises,
+        hooks: settings.hooks,
     })
 }
 

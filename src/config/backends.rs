@@ -7,7 +7,8 @@ use std::time::Duration;
 use toml_edit::{Document, Item, TableLike};
 
 use super::keys::Table;
-use super::reader::{At, Section, entries, hint, list, place, shown, type_name};
+use super::reader::Section;
+use super::shape::{At, entries, hint, list, place, shown, type_name};
 use super::{Reading, units};
 
 const BACKEND_TYPES: [&str; 3] = ["vault", "aws", "store"];

@@ -18,11 +18,24 @@ pub enum Table {
     Store,
     /// `[[tree]]`.
     Tree,
+    /// `[[freshness]]`.
+    Freshness,
+    /// `[[hook]]`.
+    Hook,
 }
 
 impl Table {
     /// Every table, in the order of the documentation.
-    pub const ALL: [Table; 6] = [Self::Mount, Self::Backend, Self::Vault, Self::Aws, Self::Store, Self::Tree];
+    pub const ALL: [Table; 8] = [
+        Self::Mount,
+        Self::Backend,
+        Self::Vault,
+        Self::Aws,
+        Self::Store,
+        Self::Tree,
+        Self::Freshness,
+        Self::Hook,
+    ];
 
     /// The heading in docs/configuration.md.
     pub fn heading(self) -> &'static str {
@@ -33,6 +46,8 @@ impl Table {
             Self::Aws => "`[backend.NAME]` with `type = \"aws\"`",
             Self::Store => "`[backend.NAME]` with `type = \"store\"`",
             Self::Tree => "`[[tree]]`",
+            Self::Freshness => "`[[freshness]]`",
+            Self::Hook => "`[[hook]]`",
         }
     }
 }
@@ -48,6 +63,8 @@ pub enum Kind {
     Count,
     /// Such as `"60s"`.
     Duration,
+    /// The same, or zero.
+    DurationOrZero,
     /// Such as `"64MiB"`.
     Size,
     /// Octal in quotes.
@@ -62,6 +79,16 @@ pub enum Kind {
     Address,
     /// A path below the mountpoint.
     TreePath,
+    /// A pattern over such paths.
+    Pattern,
+    /// One of these, or an array of them.
+    Patterns,
+    /// A program and its arguments.
+    Command,
+    /// By its name.
+    Signal,
+    /// What `systemctl` calls one.
+    Unit,
 }
 
 /// The largest [`Kind::Count`].
@@ -82,6 +109,12 @@ impl Kind {
             Self::Path => "path",
             Self::Address => "URL",
             Self::TreePath => "path in the mount",
+            Self::DurationOrZero => "duration or 0",
+            Self::Pattern => "pattern",
+            Self::Patterns => "pattern, or array of patterns",
+            Self::Command => "array of strings",
+            Self::Signal => "signal",
+            Self::Unit => "systemd unit",
         }
     }
 
@@ -99,6 +132,16 @@ impl Kind {
             Self::Path => "expected a path in quotes".into(),
             Self::Address => "expected a URL such as \"https://vault.example:8200\"".into(),
             Self::TreePath => Bad::TreePath.to_string(),
+            Self::DurationOrZero => Bad::DurationOrZero.to_string(),
+            Self::Pattern => "expected a pattern such as \"/team/*/db\" or \"/prod/**\"".into(),
+            Self::Patterns => {
+                "expected a pattern such as \"/team/*/db\" or \"/prod/**\", or an array of patterns".into()
+            }
+            Self::Command => "expected an array of a program and its arguments, such as \
+                              [\"/usr/bin/logger\", \"rotated\"]"
+                .into(),
+            Self::Signal => Bad::Signal.to_string(),
+            Self::Unit => Bad::Unit.to_string(),
         }
     }
 }
@@ -143,10 +186,14 @@ pub const ALL: &[Key] = &[
     key(Table::Mount, "gid", Kind::Group, Absent::Otherwise("the group of the user who mounts"), "The group that files and folders show."),
     key(Table::Mount, "mode", Kind::Mode, Absent::Is("\"0400\""), "Permissions of files. Folders can be searched by whoever may read the files."),
     key(Table::Mount, "ttl", Kind::Duration, Absent::Is("\"60s\""), "How long an answer of a backend is served before the backend is asked again."),
+    key(Table::Mount, "max_stale", Kind::DurationOrZero, Absent::Is("\"1h\""), "How much older than `ttl` an answer may become while its backend does not answer. 0: an outage is an error as soon as `ttl` is over."),
+    key(Table::Mount, "negative_ttl", Kind::Duration, Absent::Is("\"1s\""), "How long \"no such secret\" and \"forbidden\" are believed; `ttl`, where that is shorter."),
+    key(Table::Mount, "pair_window", Kind::DurationOrZero, Absent::Is("\"2s\""), "How long a thread that has opened one field of a secret gets the other fields from the same version. 0: not at all."),
     key(Table::Mount, "deadline", Kind::Duration, Absent::Is("\"5s\""), "The longest that a reader waits for a backend; then it gets `ETIMEDOUT`."),
     key(Table::Mount, "max_value_size", Kind::Size, Absent::Is("\"1MiB\""), "The largest value that is served; above it the reader gets `EFBIG`."),
     key(Table::Mount, "max_cache", Kind::Size, Absent::Is("\"64MiB\""), "How much of all backends' answers is kept in memory. Not below `max_value_size`."),
     key(Table::Mount, "max_in_flight", Kind::Count, Absent::Is("64"), "Requests to one backend at once; more than that wait, until their deadline."),
+    key(Table::Mount, "max_rate", Kind::Count, Absent::Is("1000"), "Requests to one backend per second; more than that wait, until their deadline."),
     key(Table::Backend, "type", Kind::Text, Absent::Required, "Which kind of backend: `\"vault\"` (also for OpenBao), `\"aws\"` or `\"store\"`."),
     key(Table::Vault, "address", Kind::Address, Absent::Otherwise("`VAULT_ADDR`, `BAO_ADDR`"), "The server."),
     key(Table::Vault, "namespace", Kind::Text, Absent::Otherwise("`VAULT_NAMESPACE`, `BAO_NAMESPACE`"), "The namespace to read in."),
@@ -162,9 +209,25 @@ pub const ALL: &[Key] = &[
     key(Table::Tree, "path", Kind::TreePath, Absent::Required, "Where the tree stands in the mount. `\"/\"` is for a tree that is the only one."),
     key(Table::Tree, "backend", Kind::Text, Absent::Required, "The NAME of a `[backend.NAME]`."),
     key(Table::Tree, "source", Kind::Text, Absent::Is("\"\""), "The path in the backend that the tree shows; for Vault the engine comes first: `\"secret/team\"`."),
+    key(Table::Tree, "ttl", Kind::Duration, Absent::Otherwise("`ttl` of `[mount]`"), "As in `[mount]`, for this tree."),
+    key(Table::Tree, "max_stale", Kind::DurationOrZero, Absent::Otherwise("`max_stale` of `[mount]`"), "As in `[mount]`, for this tree."),
     key(Table::Tree, "mode", Kind::Mode, Absent::Otherwise("`mode` of `[mount]`"), "Permissions of the tree's files."),
     key(Table::Tree, "owner", Kind::User, Absent::Otherwise("`uid` of `[mount]`"), "The owner that the tree's files and folders show."),
     key(Table::Tree, "group", Kind::Group, Absent::Otherwise("`gid` of `[mount]`"), "The group that the tree's files and folders show."),
+    key(Table::Freshness, "path", Kind::Pattern, Absent::Required, "The secrets and folders that this is about."),
+    key(Table::Freshness, "ttl", Kind::Duration, Absent::Otherwise("what the tree has"), "As in `[mount]`, for these."),
+    key(Table::Freshness, "max_stale", Kind::DurationOrZero, Absent::Otherwise("what the tree has"), "As in `[mount]`, for these."),
+    key(Table::Hook, "path", Kind::Patterns, Absent::Required, "The secrets that this is about."),
+    key(Table::Hook, "exec", Kind::Command, Absent::Otherwise("`signal` or `reload`"), "Runs this program, an absolute path, with these arguments. No shell reads them."),
+    key(Table::Hook, "signal", Kind::Signal, Absent::Otherwise("`exec` or `reload`"), "Sends this signal, to `pid_file` or `unit`."),
+    key(Table::Hook, "reload", Kind::Unit, Absent::Otherwise("`exec` or `signal`"), "Runs `systemctl reload` for this unit."),
+    key(Table::Hook, "pid_file", Kind::Path, Absent::Otherwise("`unit`"), "With `signal`: the file that holds the number of the process."),
+    key(Table::Hook, "unit", Kind::Unit, Absent::Otherwise("`pid_file`"), "With `signal`: the unit whose main process gets it, by `systemctl kill`."),
+    key(Table::Hook, "user", Kind::User, Absent::Otherwise("the user who mounts"), "With `exec`: who the program runs as, with that user's own group and no other. Only root can set it."),
+    key(Table::Hook, "debounce", Kind::DurationOrZero, Absent::Is("\"1s\""), "How long a change waits for others that go into the same run."),
+    key(Table::Hook, "interval", Kind::DurationOrZero, Absent::Is("\"10s\""), "From the beginning of one run to that of the next at least."),
+    key(Table::Hook, "timeout", Kind::Duration, Absent::Is("\"30s\""), "How long a program may run; then it gets SIGTERM, and five seconds later SIGKILL, with all of its process group."),
+    key(Table::Hook, "log_output", Kind::Switch, Absent::Is("true"), "Whether what a program prints goes to the log, up to 64 KiB of each run."),
 ];
 
 const fn key(table: Table, name: &'static str, kind: Kind, absent: Absent, meaning: &'static str) -> Key {

@@ -25,7 +25,7 @@ fn mistakes_have_line_key_and_what_to_do() {
         ("[mounts]", "config.toml:6: unknown table `mounts` in the file; did you mean `mount`?"),
         (
             "[other]\nx = 1",
-            "config.toml:6: unknown table `other` in the file; valid here: `mount`, `backend`, `tree`",
+            "config.toml:6: unknown table `other` in the file; valid here: `mount`, `backend`, `tree`, `freshness`, `hook`",
         ),
         (
             "[mount]\nttl = 60",

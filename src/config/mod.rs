@@ -2,10 +2,13 @@
 //! Does not know backends, the mount or the command line beyond the values it hands them.
 
 mod backends;
+mod freshness;
+mod hooks;
 pub mod keys;
 mod mount;
 mod notes;
 mod reader;
+mod shape;
 mod trees;
 pub mod units;
 
@@ -18,14 +21,19 @@ use zeroize::Zeroizing;
 pub use self::backends::BackendSettings;
 use self::backends::FoundBackend;
 pub use self::mount::{
-    DEFAULT_DEADLINE, DEFAULT_MAX_CACHE, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_VALUE_SIZE, DEFAULT_MODE,
-    DEFAULT_TTL, MountSettings,
+    DEFAULT_DEADLINE, DEFAULT_MAX_CACHE, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_RATE, DEFAULT_MAX_STALE,
+    DEFAULT_MAX_VALUE_SIZE, DEFAULT_MODE, DEFAULT_NEGATIVE_TTL, DEFAULT_PAIR_WINDOW, DEFAULT_TTL,
+    MountSettings,
 };
 use self::notes::Notes;
 pub use self::notes::Problem;
-use self::reader::{Section, entries, hint, place, shown, start};
+use self::reader::Section;
+use self::shape::{entries, hint, place, shown, start};
 pub use self::trees::TreeSettings;
+use crate::hooks::Config as HookSettings;
+use crate::pattern::Pattern;
 use crate::printable::printable_path;
+use crate::tree::promises::Promise;
 use crate::trusted_file::{self, Refusal};
 
 /// A whole configuration. Every path in it is absolute.
@@ -37,6 +45,10 @@ pub struct Settings {
     pub backends: Vec<(String, BackendSettings)>,
     /// `[[tree]]`, in the order of the file; none lies inside another, and each names one of `backends`.
     pub trees: Vec<TreeSettings>,
+    /// `[[freshness]]`, in the order of the file.
+    pub freshness: Vec<(Pattern, Promise)>,
+    /// `[[hook]]`, in the order of the file.
+    pub hooks: Vec<HookSettings>,
 }
 
 /// What was read, and what is odd about it but no mistake.
@@ -103,7 +115,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
     let folder = absolute.parent().unwrap_or(Path::new("/"));
     let read = Reading { notes: &notes, folder };
 
-    let known = ["mount", "backend", "tree"];
+    let known = ["mount", "backend", "tree", "freshness", "hook"];
     for (key, item) in entries(document.as_table()).filter(|(key, _)| !known.contains(&key.get())) {
         let what = if item.is_table_like() || item.is_array_of_tables() { "table" } else { "key" };
         let text = format!("unknown {what} `{}` in the file; {}", shown(key.get()), hint(key.get(), &known));
@@ -112,6 +124,16 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
     let mount = read.mount(&document);
     let backends = read.backends(&document);
     let trees = trees::read(&read, &document, &mount, &backends);
+    let freshness = freshness::read(&read, &document);
+    let hooks = hooks::read(&read, &document);
+    let of_freshness = freshness.iter().map(|found| ("[[freshness]]", found.at, &found.value.0));
+    let of_hooks = hooks
+        .iter()
+        .flat_map(|found| found.value.patterns.iter().map(|pattern| ("[[hook]]", found.at, pattern)));
+    for (label, at, _) in of_freshness.chain(of_hooks).filter(|(_, _, pattern)| !may_match(pattern, &trees)) {
+        let text = format!("no [[tree]] is where the `path` of this {label} leads; it is about nothing");
+        warnings.add(at, text);
+    }
     for backend in backends.iter().filter(|backend| !trees.iter().any(|tree| tree.backend == backend.name)) {
         let label = shown(&backend.name);
         warnings
@@ -121,8 +143,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
         return Err(Invalid { problems: notes.into_problems(&printable_path(path)) });
     }
     let backends = backends.into_iter().filter_map(|found| Some((found.name, found.settings?))).collect();
-    let settings = Settings { mount, backends, trees };
+    let freshness = freshness.into_iter().map(|found| found.value).collect();
+    let hooks = hooks.into_iter().map(|found| found.value).collect();
+    let settings = Settings { mount, backends, trees, freshness, hooks };
     Ok(Loaded { settings, warnings: warnings.into_problems(&printable_path(path)) })
+}
+
+/// Whether anything in a tree could be what a pattern is about.
+fn may_match(pattern: &Pattern, trees: &[TreeSettings]) -> bool {
+    let leading = pattern.leading();
+    let leads_on = pattern.path().is_none();
+    trees.iter().any(|tree| leading.starts_with(&tree.path) || (leads_on && tree.path.starts_with(&leading)))
 }
 
 /// Turns the tables of one file into settings.
@@ -194,6 +225,8 @@ fn whole_file(path: &Path, line: Option<usize>, text: String) -> Invalid {
     Invalid { problems: vec![Problem { file: printable_path(path), line, column: None, text }] }
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod mistakes;
 #[cfg(test)]

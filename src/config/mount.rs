@@ -7,11 +7,18 @@ use std::time::Duration;
 use toml_edit::Document;
 
 use super::keys::Table;
-use super::reader::{Section, place, type_name};
+use super::reader::Section;
+use super::shape::{At, place, type_name};
 use super::{Reading, units};
 
 /// How long an answer of a backend is served, unless something else is said.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(60);
+/// How much older than that it may become while the backend does not answer, unless something else is said.
+pub const DEFAULT_MAX_STALE: Duration = Duration::from_secs(3600);
+/// How long a denial is believed, unless something else is said.
+pub const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// How long a thread gets the fields of a secret from one version, unless something else is said.
+pub const DEFAULT_PAIR_WINDOW: Duration = Duration::from_secs(2);
 /// The longest wait for a backend, unless something else is said.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 /// Permissions of files, unless something else is said.
@@ -22,6 +29,8 @@ pub const DEFAULT_MAX_VALUE_SIZE: u64 = 1 << 20;
 pub const DEFAULT_MAX_CACHE: u64 = 64 << 20;
 /// Requests to one backend at once, unless something else is said.
 pub const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+/// Requests to one backend per second, unless something else is said.
+pub const DEFAULT_MAX_RATE: u32 = 1000;
 
 /// What holds for the whole mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +47,12 @@ pub struct MountSettings {
     pub mode: u32,
     /// How long an answer is served.
     pub ttl: Duration,
+    /// How much older than `ttl` an answer may become while its backend does not answer; zero: not at all.
+    pub max_stale: Duration,
+    /// How long a denial is believed.
+    pub negative_ttl: Duration,
+    /// How long a thread gets the fields of a secret from one version; zero: not at all.
+    pub pair_window: Duration,
     /// The longest wait for a backend.
     pub deadline: Duration,
     /// The largest value served, in bytes.
@@ -46,6 +61,8 @@ pub struct MountSettings {
     pub max_cache: u64,
     /// Requests to one backend at once.
     pub max_in_flight: u32,
+    /// Requests to one backend per second.
+    pub max_rate: u32,
 }
 
 impl Default for MountSettings {
@@ -57,10 +74,14 @@ impl Default for MountSettings {
             gid: None,
             mode: DEFAULT_MODE,
             ttl: DEFAULT_TTL,
+            max_stale: DEFAULT_MAX_STALE,
+            negative_ttl: DEFAULT_NEGATIVE_TTL,
+            pair_window: DEFAULT_PAIR_WINDOW,
             deadline: DEFAULT_DEADLINE,
             max_value_size: DEFAULT_MAX_VALUE_SIZE,
             max_cache: DEFAULT_MAX_CACHE,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            max_rate: DEFAULT_MAX_RATE,
         }
     }
 }
@@ -85,8 +106,16 @@ impl Reading<'_> {
         mount.gid = section.owner("gid", units::group);
         mount.mode = section.parsed("mode", units::mode).map_or(mount.mode, |found| found.value);
         mount.ttl = section.parsed("ttl", units::duration).map_or(mount.ttl, |found| found.value);
+        let zero = |name, default| {
+            section.parsed(name, units::duration_or_zero).map_or(default, |found: At<_>| found.value)
+        };
+        mount.max_stale = zero("max_stale", mount.max_stale);
+        mount.pair_window = zero("pair_window", mount.pair_window);
+        mount.negative_ttl =
+            section.parsed("negative_ttl", units::duration).map_or(mount.negative_ttl, |found| found.value);
         mount.deadline =
             section.parsed("deadline", units::duration).map_or(mount.deadline, |found| found.value);
+        mount.max_rate = section.count("max_rate").unwrap_or(mount.max_rate);
         mount.max_in_flight = section.count("max_in_flight").unwrap_or(mount.max_in_flight);
         let value_size = section.parsed("max_value_size", units::size);
         let cache = section.parsed("max_cache", units::size);

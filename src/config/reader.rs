@@ -2,20 +2,13 @@
 //! Does not know what the keys mean, and puts no value of the file into a message: it may be a pasted secret.
 
 use std::fmt;
-use std::ops::Range;
 
-use toml_edit::{Item, Key as TomlKey, TableLike};
+use toml_edit::{Item, TableLike, Value};
 
 use super::keys::{self, Key};
 use super::notes::Notes;
+use super::shape::{At, entries, hint, place, shown, type_name, type_name_of};
 use super::units::{self, Bad};
-
-/// A value and where its key stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct At<T> {
-    pub(super) at: usize,
-    pub(super) value: T,
-}
 
 /// One table of the file, with the keys it may have.
 pub(super) struct Section<'a> {
@@ -58,6 +51,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Notes `text` about the section as a whole.
+    pub(super) fn note(&self, text: &str) {
+        self.notes.add(self.at, format!("{}: {text}", self.label));
+    }
+
     /// Notes `text` about the key `name`.
     pub(super) fn refuse(&self, name: &str, at: usize, text: impl fmt::Display) {
         self.notes.add(at, format!("`{name}` in {}: {text}", self.label));
@@ -90,8 +88,57 @@ impl<'a> Section<'a> {
         Some(found)
     }
 
-    /// A string that `parse` understands.
-    pub(super) fn parsed<T>(&self, name: &str, parse: fn(&str) -> Result<T, Bad>) -> Option<At<T>> {
+    /// An array of strings without NUL.
+    pub(super) fn texts(&self, name: &str) -> Option<At<Vec<&'a str>>> {
+        let (key, at, item) = self.find(name)?;
+        let Some(array) = item.as_array() else { return self.wrong_type(key, at, item) };
+        if let Some(other) = array.iter().find(|value| !value.is_str()) {
+            let expected = key.kind.expected();
+            self.refuse(
+                name,
+                at,
+                format_args!("{expected}; found {} in it", type_name_of(other.type_name())),
+            );
+            return None;
+        }
+        let value: Vec<_> = array.iter().filter_map(Value::as_str).collect();
+        if value.iter().any(|text| text.contains('\0')) {
+            self.refuse(name, at, "a NUL is not allowed; remove it");
+            return None;
+        }
+        Some(At { at, value })
+    }
+
+    /// A string, or an array of them.
+    pub(super) fn text_or_texts(&self, name: &str) -> Option<At<Vec<&'a str>>> {
+        let (_, at, item) = self.find(name)?;
+        match item.as_str() {
+            Some(text) => Some(At { at, value: vec![text] }),
+            None => self.texts(name),
+        }
+    }
+
+    /// Whether the key `name` is there, right or wrong.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
+    /// Where the key `name` stands, if it is there.
+    pub(super) fn place_of(&self, name: &str) -> Option<usize> {
+        self.table.get_key_value(name).map(|(key, item)| place(key, item))
+    }
+
+    /// A string that `parse` understands; a bare `0` where a duration may be zero.
+    pub(super) fn parsed<T, E: fmt::Display>(
+        &self,
+        name: &str,
+        parse: fn(&str) -> Result<T, E>,
+    ) -> Option<At<T>> {
+        let (key, at, item) = self.find(name)?;
+        if key.kind == keys::Kind::DurationOrZero && item.is_integer() {
+            let zero = item.as_integer().filter(|number| *number == 0).and_then(|_| parse("0").ok());
+            return zero.map(|value| At { at, value }).or_else(|| self.wrong_type(key, at, item));
+        }
         let At { at, value } = self.text(name)?;
         match parse(value) {
             Ok(value) => Some(At { at, value }),
@@ -155,81 +202,15 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The entries of a table with their keys.
-pub(super) fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&TomlKey, &Item)> {
-    table.iter().filter_map(|(name, _)| table.get_key_value(name))
-}
-
-/// Where a key stands.
-pub(super) fn place(key: &TomlKey, item: &Item) -> usize {
-    start(key.span().or_else(|| item.span()))
-}
-
-/// The first byte of a span; the file's first where there is none.
-pub(super) fn start(span: Option<Range<usize>>) -> usize {
-    span.map_or(0, |span| span.start)
-}
-
-/// With an article, for "found ...".
-pub(super) fn type_name(item: &Item) -> String {
-    let name = item.type_name();
-    let article = if name.starts_with(['a', 'i']) { "an" } else { "a" };
-    format!("{article} {name}")
-}
-
-/// A key as a message shows it: no control characters, and not a screenful.
-pub(super) fn shown(key: &str) -> String {
-    let mut short: String = key.chars().take(64).flat_map(char::escape_debug).collect();
-    if key.chars().nth(64).is_some() {
-        short.push_str("...");
-    }
-    short
-}
-
-/// The nearest of `valid` when `given` looks like a slip of it, else all of them.
-pub(super) fn hint(given: &str, valid: &[&str]) -> String {
-    let given = given.to_lowercase().replace('-', "_");
-    let near = valid.iter().map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), name));
-    match near.min_by_key(|(distance, _)| *distance) {
-        // one slip in a short word, one in three letters of a longer one
-        Some((distance, name)) if distance <= (name.chars().count() / 3).max(1) => {
-            format!("did you mean `{}`?", shown(name))
-        }
-        _ => format!("valid here: {}", list(valid)),
-    }
-}
-
-/// `a`, `b`, `c`.
-pub(super) fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ")
-}
-
 fn is_right_type(key: &Key, item: &Item) -> bool {
     match key.kind {
         keys::Kind::Switch => item.is_bool(),
         keys::Kind::Count => item.is_integer(),
-        keys::Kind::User | keys::Kind::Group => item.is_str() || item.is_integer(),
+        keys::Kind::User | keys::Kind::Group | keys::Kind::DurationOrZero => {
+            item.is_str() || item.is_integer()
+        }
+        keys::Kind::Patterns => item.is_str() || item.is_array(),
+        keys::Kind::Command => item.is_array(),
         _ => item.is_str(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slip_is_told_from_another_word() {
-        let valid = ["address", "namespace", "ttl"];
-        assert_eq!(hint("adress", &valid), "did you mean `address`?");
-        assert_eq!(hint("Address", &valid), "did you mean `address`?");
-        assert_eq!(hint("tll", &valid), "did you mean `ttl`?");
-        assert_eq!(hint("region", &valid), "valid here: `address`, `namespace`, `ttl`");
-        assert_eq!(hint("", &[]), "valid here: ");
-    }
-
-    #[test]
-    fn a_key_cannot_forge_a_line_or_fill_the_screen() {
-        assert_eq!(shown("a\nb"), "a\\nb");
-        assert_eq!(shown(&"k".repeat(70)), format!("{}...", "k".repeat(64)));
     }
 }

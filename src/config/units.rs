@@ -3,8 +3,13 @@
 
 use std::time::Duration;
 
+use crate::hooks::Signal;
+
 /// The longest duration taken, so that adding one to any clock cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Units that can be reloaded, or whose main process can get a signal.
+const KINDS_OF_UNITS: [&str; 5] = ["service", "socket", "mount", "swap", "scope"];
 
 /// Why a text is not the value that was asked for. Says what is expected and never holds the text:
 /// somebody may have pasted a secret in the wrong place.
@@ -16,6 +21,9 @@ pub enum Bad {
     /// Zero, or so long that clocks overflow.
     #[error("expected a duration longer than zero and at most 365 days")]
     DurationRange,
+    /// Not `60s` or the like, and not zero either.
+    #[error("expected a duration such as \"60s\" or \"1h 30m\", at most 365 days, or 0")]
+    DurationOrZero,
     /// Not `64MiB` or the like.
     #[error("expected a size such as \"64MiB\" (units B, KiB, MiB, GiB), at least one byte")]
     Size,
@@ -51,6 +59,12 @@ pub enum Bad {
     /// A segment that no file system could show.
     #[error("a segment of a path is at most 255 bytes long")]
     LongName,
+    /// No signal that tells a program something.
+    #[error("expected one of the signals HUP, INT, QUIT, USR1, USR2, ALRM, TERM, WINCH, KILL in quotes")]
+    Signal,
+    /// Not the name of one unit, with its kind.
+    #[error("expected a systemd unit with its ending, such as \"nginx.service\"")]
+    Unit,
 }
 
 /// A duration of at least a nanosecond and at most 365 days, as humantime reads it: `60s`, `5m`, `1h 30m`.
@@ -61,6 +75,12 @@ pub fn duration(text: &str) -> Result<Duration, Bad> {
         return Err(Bad::DurationRange);
     }
     Ok(duration)
+}
+
+/// A duration as [`duration`] has it, or zero: `0`, `0s`.
+pub fn duration_or_zero(text: &str) -> Result<Duration, Bad> {
+    let duration = humantime::parse_duration(text).map_err(|_| Bad::DurationOrZero)?;
+    if duration > LONGEST { Err(Bad::DurationOrZero) } else { Ok(duration) }
 }
 
 /// A number of bytes above zero: digits and `B`, `KiB`, `MiB` or `GiB`.
@@ -132,6 +152,19 @@ fn tree_segment(segment: &str) -> Result<String, Bad> {
     }
 }
 
+/// A signal by its name, with or without `SIG`.
+pub fn signal(text: &str) -> Result<Signal, Bad> {
+    Signal::named(text).ok_or(Bad::Signal)
+}
+
+/// The name of one unit (systemd.unit(5)): no pattern of several, and nothing that reads as an option.
+pub fn unit(text: &str) -> Result<String, Bad> {
+    let sign = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    let good = text.len() <= 255 && !text.starts_with(['-', '.']) && text.bytes().all(sign);
+    let named = text.rsplit_once('.').is_some_and(|(_, kind)| KINDS_OF_UNITS.contains(&kind));
+    if good && named { Ok(text.to_owned()) } else { Err(Bad::Unit) }
+}
+
 fn number_or_name(text: &str, bad: Bad, named: impl FnOnce() -> Result<u32, Bad>) -> Result<u32, Bad> {
     if text.is_empty() {
         return Err(bad);
@@ -155,6 +188,32 @@ mod tests {
         assert_eq!(duration("fast"), Err(Bad::Duration));
         assert_eq!(duration("0s"), Err(Bad::DurationRange));
         assert_eq!(duration("366days"), Err(Bad::DurationRange));
+    }
+
+    #[test]
+    fn some_durations_may_be_zero() {
+        for zero in ["0", "0s", "0h 0ms"] {
+            assert_eq!(duration_or_zero(zero), Ok(Duration::ZERO), "{zero}");
+        }
+        assert_eq!(duration_or_zero("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "60", "never", "-1s", "366days"] {
+            assert_eq!(duration_or_zero(bad), Err(Bad::DurationOrZero), "{bad}");
+        }
+    }
+
+    #[test]
+    fn signals_and_units_are_names() {
+        assert_eq!(signal("HUP").map(Signal::name), Ok("HUP"));
+        assert!(Signal::ALL.iter().all(|signal| Bad::Signal.to_string().contains(signal.name())));
+        for good in ["nginx.service", "getty@tty1.service", "a-b_c:d\\x2d.mount"] {
+            assert_eq!(unit(good).as_deref(), Ok(good));
+        }
+        let long = format!("{}.service", "a".repeat(256));
+        for bad in
+            ["", "nginx", "nginx.conf", "--help.service", ".service", "*.service", "a b.service", &long]
+        {
+            assert_eq!(unit(bad), Err(Bad::Unit), "{bad}");
+        }
     }
 
     #[test]

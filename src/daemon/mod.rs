@@ -16,11 +16,16 @@ use crate::cache::{SecretCache, Source};
 use crate::clock::Clock;
 use crate::fs::SecretFs;
 use crate::fuse::{self, Unmounted};
+use crate::hooks::Hooks;
+use crate::pattern;
 use crate::refresh::Refresher;
 use crate::tree::{Tree, Trees};
 pub use harden::harden;
 pub use plan::{BackendPlan, Plan};
 use signals::Signals;
+
+/// How long the end of a mount waits for hooks: they are killed a second after they were told to end.
+const PATIENCE_WITH_HOOKS: Duration = Duration::from_secs(2);
 
 /// Why a mount could not be made or ended badly. One line; says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,9 @@ pub enum Failure {
     /// The runtime or a signal handler.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
+    /// The hooks cannot work.
+    #[error("[[hook]]: {0}")]
+    Hooks(pattern::Bad),
     /// The mount point could not be given back.
     #[error("cannot unmount {at}: {error}")]
     Unmount {
@@ -67,10 +75,18 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         .worker_threads((cores / 2).clamp(1, 4))
         .enable_all()
         .build()?;
-    let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, trees } = plan;
+    let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, .. } = plan;
+    let trees = Trees::new(plan.trees).with_promises(plan.promises);
     let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
-    let cache = Arc::new(SecretCache::new(sources, limits, Clock::System));
-    let fs = Arc::new(SecretFs::new(Trees::new(trees), cache.clone(), max_value_size));
+    let of_trees = trees.clone();
+    let cache = SecretCache::new(sources, limits, Clock::System)
+        .with_policy(Box::new(move |of| of_trees.freshness_of(of)));
+    let cache = Arc::new(cache);
+    // What is relative is so to our folder, not to that of a hook.
+    let whole = std::path::absolute(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
+    let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), whole).map_err(Failure::Hooks)?;
+    let hooks = Arc::new(hooks);
+    let fs = Arc::new(SecretFs::new(trees, cache.clone(), max_value_size));
     let mut signals = {
         let _runtime = runtime.enter();
         Signals::catch()?
@@ -80,6 +96,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
+    let running_hooks = runtime.spawn(hooks.clone().run(cache.subscribe()));
     runtime.spawn(Refresher::new(cache.clone()).run());
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
@@ -91,6 +108,11 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     });
     tracing::info!(mountpoint = %at, "unmounting: {why}");
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    // First: a program of a hook that reads the mount would keep it in use.
+    hooks.stop();
+    if runtime.block_on(async { tokio::time::timeout(PATIENCE_WITH_HOOKS, running_hooks).await }).is_err() {
+        tracing::warn!("a hook's program does not end; it is left alone");
+    }
     let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
     cache.flush();
     // Questions that nobody waits for any more are not worth waiting for.

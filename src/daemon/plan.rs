@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::backend::{aws, store, vault};
 use crate::cache::Limits;
+use crate::hooks;
 use crate::tree::Tree;
+use crate::tree::promises::Promises;
 
 /// Everything about one mount.
 pub struct Plan {
@@ -20,12 +22,18 @@ pub struct Plan {
     pub deadline: Duration,
     /// What the cache may hold, and for how long.
     pub limits: Limits,
+    /// How long a thread that has opened one field of a secret gets the others from the same version; zero: not at all.
+    pub pair_window: Duration,
     /// Larger values cannot be opened; in bytes.
     pub max_value_size: usize,
     /// Backends by name; a tree's `SourceId` is an index into this.
     pub backends: Vec<(String, BackendPlan)>,
     /// Where each place of each backend is shown.
     pub trees: Vec<Tree>,
+    /// How old what they show may be.
+    pub promises: Promises,
+    /// Who is told of changes.
+    pub hooks: Vec<hooks::Config>,
 }
 
 /// One backend.

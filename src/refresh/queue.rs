@@ -29,6 +29,8 @@ pub(super) enum Work {
 pub(super) struct Queue {
     source: SourceId,
     jobs: VecDeque<Job>,
+    /// Known to have moved: each is asked for by itself, before all others.
+    moved: VecDeque<Job>,
     /// The pace: nothing before this.
     not_before: Moment,
     folders: HashMap<SecretRef, usize>,
@@ -43,6 +45,7 @@ impl Queue {
         Self {
             source,
             jobs: VecDeque::new(),
+            moved: VecDeque::new(),
             not_before: Moment::START,
             folders: HashMap::new(),
             counted: None,
@@ -57,7 +60,7 @@ impl Queue {
 
     /// The next work at `now`; else when to look again, if anything waits.
     pub(super) fn next(&mut self, now: Moment, cache: &SecretCache) -> Result<Work, Option<Moment>> {
-        if self.jobs.is_empty() {
+        if self.jobs.is_empty() && self.moved.is_empty() {
             return Err(None);
         }
         // Without a request there is nothing to pace.
@@ -70,9 +73,12 @@ impl Queue {
                 return Err(Some(later));
             }
         }
-        let Some(job) = self.jobs.pop_front() else { return Err(None) };
         let gap = freshness::gap(cache.load(self.source));
         self.not_before = self.not_before.max(now.minus(LATE)).plus(gap);
+        if let Some(job) = self.moved.pop_front() {
+            return Ok(Work::One(job));
+        }
+        let Some(job) = self.jobs.pop_front() else { return Err(None) };
         match job.folder() {
             Some(folder) if !free && self.is_for_all(now, cache, &folder) => {
                 let (mut those, others): (Vec<Job>, Vec<Job>) =
@@ -96,7 +102,7 @@ impl Queue {
         match answer {
             Ok(Some((moved, pages))) => {
                 self.pages.insert(folder, pages);
-                moved.into_iter().for_each(|job| self.jobs.push_front(job));
+                self.moved.extend(moved);
             }
             Ok(None) => {
                 self.cannot.insert(folder, now.plus(ASK_AGAIN));

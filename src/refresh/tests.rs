@@ -15,7 +15,7 @@ use crate::freshness::Freshness;
 use crate::path::BackendPath;
 
 const TTL: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(50);
 
 struct World {
     backend: Arc<Faulty>,
@@ -27,7 +27,13 @@ struct World {
 impl World {
     /// Secrets `0` to `count - 1` in the folder `f`, and the loop running.
     fn of(count: usize, max_stale: Duration) -> Self {
+        Self::with(count, max_stale, |_| {})
+    }
+
+    /// The same over a backend that `prepare` has told what it can do.
+    fn with(count: usize, max_stale: Duration, prepare: impl Fn(&Faulty)) -> Self {
         let (backend, clock) = (Arc::new(Faulty::new()), Clock::manual());
+        prepare(&backend);
         clock.advance(Duration::from_secs(1000));
         for number in 0..count {
             backend.put(&format!("f/{number}"), &[("value", b"canary-1")]);
@@ -64,7 +70,7 @@ impl World {
     }
 
     fn asked(&self) -> u64 {
-        self.backend.reads() + self.backend.lists()
+        self.backend.reads() + self.backend.lists() + self.backend.versions_asked()
     }
 
     /// How often the backend was asked in each second of `time`, while everything is read at every `every`.
@@ -246,4 +252,82 @@ async fn a_watched_secret_stays_in_use_and_a_wanted_one_is_fetched() {
     world.backend.put("f/0", &[("value", b"canary-2")]);
     world.pass(TTL).await;
     assert_eq!(world.news.try_recv().unwrap().of, of("f/0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_of_a_folder_cost_a_twentieth_and_values_are_fetched_when_one_moved() {
+    const COUNT: usize = 500;
+    let mut world = World::with(COUNT, TTL, |backend| backend.tell_versions(true));
+    world.read_all(COUNT).await;
+    world.flow(TTL * 2, TTL, COUNT).await;
+    let total: u64 = world.flow(TTL * 5, TTL, COUNT).await.iter().sum();
+    assert!(total * 20 <= 5 * COUNT as u64, "{total} requests in five TTLs");
+    assert_eq!(world.cache.counters().misses.get(), COUNT as u64);
+    assert_eq!(world.cache.counters().stale_serves.get(), 0);
+    let reads = world.backend.reads();
+    world.backend.put("f/7", &[("value", b"canary-2")]);
+    world.backend.delete("f/8");
+    world.pass(TTL).await;
+    assert_eq!(world.backend.reads(), reads + 2);
+    let mut news = vec![world.news.try_recv().unwrap(), world.news.try_recv().unwrap()];
+    news.sort_by_key(|changed| changed.of.path.joined());
+    assert_eq!((&news[0].of, news[0].version.as_ref().unwrap().as_str()), (&of("f/7"), "2"));
+    assert_eq!(news[1], Changed { of: of("f/8"), version: None });
+    assert_eq!(world.read(7).await.unwrap(), "canary-2");
+    assert_eq!(world.read(8).await.unwrap_err(), Error::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_stops_telling_versions_is_asked_for_each_secret() {
+    const COUNT: usize = 50;
+    let world = World::with(COUNT, TTL, |backend| backend.tell_versions(true));
+    world.read_all(COUNT).await;
+    world.flow(TTL * 2, TTL, COUNT).await;
+    world.backend.tell_versions(false);
+    for number in 0..COUNT {
+        world.backend.put(&format!("f/{number}"), &[("value", b"canary-2")]);
+    }
+    world.flow(TTL, TTL / 4, COUNT).await;
+    for number in 0..COUNT {
+        assert_eq!(world.read(number).await.unwrap(), "canary-2");
+    }
+    // All were due at once, so some reader was faster than the loop; nobody got anything stale.
+    assert_eq!(world.cache.counters().stale_serves.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_store_is_never_asked_and_a_changed_one_is_news_at_once() {
+    for tells in [false, true] {
+        let mut world = World::with(100, TTL, |backend| {
+            backend.count_generations(true);
+            backend.tell_versions(tells);
+        });
+        world.read_all(100).await;
+        let asked = world.asked();
+        world.flow(TTL * 5, TTL, 100).await;
+        assert_eq!(world.asked(), asked, "nothing has changed");
+        world.backend.put("f/7", &[("value", b"canary-2")]);
+        // Nobody reads: the loop was woken by the change.
+        world.pass(STEP * 10).await;
+        assert_eq!(world.news.try_recv().unwrap().of, of("f/7"));
+        assert!(world.news.try_recv().is_err());
+        assert_eq!(world.read(7).await.unwrap(), "canary-2");
+        assert_eq!(world.backend.reads(), if tells { 101 } else { 200 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_broken_secret_is_tried_ever_less_often_and_costs_the_others_nothing() {
+    let world = World::of(20, TTL * 60);
+    world.read_all(20).await;
+    world.flow(TTL * 2, TTL / 2, 20).await;
+    world.backend.fail_path("f/3", Some(Error::Status(500)));
+    let asked: u64 = world.flow(TTL * 5, TTL / 2, 20).await.iter().sum();
+    // The others cost 19 a TTL; this one a try in ten seconds or so.
+    assert!(asked <= 5 * (21 + 14), "{asked}");
+    let held = world.cache.held();
+    assert!(held.iter().all(|held| held.stale == (held.of == of("f/3"))));
+    world.backend.fail_path("f/3", None);
+    world.flow(Duration::from_secs(15), TTL, 20).await;
+    assert!(world.cache.held().iter().all(|held| !held.stale));
 }

@@ -1,11 +1,18 @@
 //! Owns names: where each tree hangs in the mount, what an inode number stands for, how names are spelled.
-//! Does not know values, freshness or the kernel's requests; it is pure.
+//! Does not know values, what is held of them or the kernel's requests; it is pure.
 
 pub mod inode;
 pub mod name;
+pub mod promises;
+
+use std::ffi::OsStr;
 
 use crate::access::Permissions;
 use crate::cache::SecretRef;
+use crate::freshness::Freshness;
+use crate::path::BackendPath;
+use name::Decoded;
+use promises::Promises;
 
 /// A part of the mount that shows one place of one backend.
 #[derive(Debug, Clone)]
@@ -22,9 +29,9 @@ pub struct Tree {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TreeId(pub usize);
 
-/// The trees of a mount, none of them inside another (configuration refuses that).
+/// The trees of a mount, none of them inside another (configuration refuses that), and what is promised of their ages.
 #[derive(Debug, Clone)]
-pub struct Trees(Vec<Tree>);
+pub struct Trees(Vec<Tree>, Promises);
 
 /// What hangs at a path above or at the roots of trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +45,26 @@ pub enum Hanging {
 impl Trees {
     /// All trees of a mount.
     pub fn new(trees: Vec<Tree>) -> Self {
-        Self(trees)
+        Self(trees, Promises::default())
+    }
+
+    /// The same trees with other promises.
+    #[must_use]
+    pub fn with_promises(self, promises: Promises) -> Self {
+        Self(self.0, promises)
+    }
+
+    /// What is promised in this mount.
+    pub fn promises(&self) -> &Promises {
+        &self.1
+    }
+
+    /// How old the answers about a secret or folder may be, so that no place that shows it is older than it promises. Of
+    /// an older version that is what its secret has. Costs one look at each tree.
+    pub fn freshness_of(&self, of: &SecretRef) -> Freshness {
+        let places = self.paths_of(&SecretRef::current(of.source, of.path.clone()));
+        let promised = places.into_iter().map(|(tree, path)| self.1.at(tree, &path.join("/")));
+        promised.reduce(promises::stricter).unwrap_or_else(|| self.1.of_mount())
     }
 
     /// One tree; `None` for an id of another mount.
@@ -67,6 +93,16 @@ impl Trees {
         paths.collect()
     }
 
+    /// The secret or folder that a path (file names from the root of the mount) leads to, without asking whether it is
+    /// there; `None` above and beside all trees, and where a name does not say what it stands for.
+    pub fn secret_at(&self, path: &[String]) -> Option<SecretRef> {
+        let tree = self.0.iter().find(|tree| path.starts_with(&tree.at))?;
+        let below = path.get(tree.at.len()..)?.iter();
+        let path =
+            below.map(|name| name::decode(OsStr::new(name))).try_fold(tree.root.path.clone(), child)?;
+        Some(SecretRef::current(tree.root.source, path))
+    }
+
     /// The names in the junction at `path`, sorted, each once.
     pub fn names_in(&self, path: &[String]) -> Vec<String> {
         let below = self.0.iter().filter(|tree| tree.at.starts_with(path));
@@ -84,12 +120,21 @@ impl Trees {
     }
 }
 
+fn child(above: BackendPath, name: Option<Decoded>) -> Option<BackendPath> {
+    match name? {
+        Decoded::Exact(name) => above.child(&name).ok(),
+        Decoded::Shortened => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::time::Duration;
+
     use super::*;
     use crate::cache::SourceId;
-    use crate::path::BackendPath;
+    use crate::pattern::Pattern;
     use crate::secret::Version;
 
     fn trees(paths: &[&[&str]]) -> Trees {
@@ -119,6 +164,48 @@ mod tests {
         let old = SecretRef { version: Some(Version::new("3")), ..of("b") };
         assert_eq!(paths(&old), ["all/b/.versions/3"]);
         assert!(paths(&SecretRef { source: SourceId(1), ..of("b") }).is_empty());
+    }
+
+    #[test]
+    fn a_path_leads_back_to_its_secret() {
+        let mut trees = trees(&[&["all"], &["team"]]);
+        trees.0[1].root.path = BackendPath::parse("secret/team").unwrap();
+        let at = |path: &str| trees.secret_at(&path.split('/').map(str::to_owned).collect::<Vec<_>>());
+        let of = |path: &str| Some(SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()));
+        assert_eq!(at("team/a"), of("secret/team/a"));
+        assert_eq!(at("all/a%252F"), of("a%2F"));
+        assert_eq!(at("team"), of("secret/team"));
+        assert_eq!(at("other/a"), None);
+        assert_eq!(at("team/%61"), None);
+        assert_eq!(trees.secret_at(&[]), None);
+    }
+
+    #[test]
+    fn a_secret_that_is_shown_twice_keeps_both_promises() {
+        let promise = |ttl, max_stale| promises::Promise {
+            ttl: Some(Duration::from_secs(ttl)),
+            max_stale: Some(Duration::from_secs(max_stale)),
+        };
+        let mut trees = trees(&[&["all"], &["team"]]);
+        trees.0[1].root.path = BackendPath::parse("team").unwrap();
+        let trees = trees.with_promises(
+            Promises::new(
+                Freshness::default(),
+                vec![promise(10, 600), promise(20, 500)],
+                vec![(Pattern::parse("/team/x").unwrap(), promise(5, 900))],
+            )
+            .unwrap(),
+        );
+        let of = |path: &str| SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap());
+        let ages = |of: &SecretRef| {
+            let freshness = trees.freshness_of(of);
+            (freshness.ttl.as_secs(), freshness.max_stale.as_secs())
+        };
+        assert_eq!(ages(&of("a")), (10, 600));
+        assert_eq!(ages(&of("team/a")), (10, 500));
+        assert_eq!(ages(&of("team/x")), (5, 600));
+        assert_eq!(ages(&SecretRef { version: Some(Version::new("3")), ..of("team/x") }), (5, 600));
+        assert_eq!(ages(&SecretRef { source: SourceId(9), ..of("a") }), (60, 3600));
     }
 
     #[test]

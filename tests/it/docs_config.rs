@@ -57,19 +57,23 @@ fn the_page_and_the_program_have_the_same_keys() {
 }
 
 #[test]
-fn the_example_of_the_page_is_valid() {
+fn the_examples_of_the_page_are_valid_together() {
     let page = include_str!("../../docs/configuration.md");
-    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let examples: Vec<_> =
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let example = examples.concat();
     let folder = tempfile::tempdir().unwrap();
     for file in ["token", "secrets.age", "identity"] {
         std::fs::write(folder.path().join(file), "canary").unwrap();
     }
-    // the example's folder and user exist on a real machine; here they are others
+    // the examples' folder, program and user exist on a real machine; here they are others
     let example = example
         .replace("/etc/secretfs/", &format!("{}/", folder.path().display()))
+        .replace("/usr/local/bin/restart-workers", "/bin/sh")
         .replace("\"app\"", "\"root\"");
     let loaded =
         config::parse(&example, &folder.path().join("config.toml")).unwrap_or_else(|bad| panic!("{bad}"));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.settings.trees.len(), 3);
+    assert_eq!((loaded.settings.freshness.len(), loaded.settings.hooks.len()), (2, 3));
 }

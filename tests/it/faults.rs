@@ -98,6 +98,8 @@ impl Patient {
         );
         std::fs::write(&config, text).unwrap();
         let plan = plan.arg("--config").arg(config).arg("--deadline").arg(deadline).arg("--ttl").arg(ttl);
+        // What is held past its TTL must not hide a fault.
+        let plan = plan.arg("--max-stale").arg("0");
         let mount = plan.envs([("VAULT_TOKEN", "canary-token")]).start();
         Self { mount, fake, fault, _store: store }
     }
@@ -244,7 +246,9 @@ fn a_crowd_at_a_black_hole_is_let_go_in_time_and_nobody_else_queues() {
         assert_eq!(mount.read("well/s1/value").unwrap(), b"canary-1");
         assert!(start.elapsed() < deadline + SLACK);
         for one in crowd {
-            assert_eq!(one.join().unwrap(), libc::ETIMEDOUT);
+            // The first to give up show that nobody answers: those who still queue need not ask any more.
+            let outcome = one.join().unwrap();
+            assert!([libc::ETIMEDOUT, libc::EIO].contains(&outcome), "{outcome}");
         }
     });
     assert!(start.elapsed() < deadline + SLACK, "{:?}", start.elapsed());

@@ -17,6 +17,7 @@ mod contract;
 mod docs;
 mod docs_config;
 mod faults;
+mod hooks;
 mod hostile;
 mod hygiene;
 mod model;

@@ -1,6 +1,7 @@
 //! Owns what a mount promises whatever the backend: values, sizes, errors, change, end.
 //! Runs on the embedded store.
 
+mod ages;
 mod background;
 mod changes;
 mod copies;

@@ -24,8 +24,11 @@ const CONFINED: [(&str, &str, &str); 10] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 8] = [
-    ("src/daemon/mod.rs", "the composition root: the sweeper"),
+const SPAWNS: [(&str, &str); 11] = [
+    ("src/daemon/mod.rs", "the composition root: the sweeper, the hooks"),
+    ("src/hooks/mod.rs", "each hook waits for its own time"),
+    ("src/hooks/act.rs", "a program or a PID file may be on a network"),
+    ("src/hooks/program.rs", "the programs of hooks; what starts one and what waits for it blocks"),
     ("src/fuse/hand_over.rs", "a request that must wait, with its deadline"),
     ("src/fuse/invalidate.rs", "dropping a page may wait for a read of it, so never within a request"),
     ("src/fuse/mount.rs", "fuser's own threads"),

@@ -1,0 +1,160 @@
+//! Owns hooks: which change makes which program run, and what came of it.
+//! Does not know TOML, or how a change was found.
+//!
+//! Each hook has a task of its own that waits for its next run. Telling it of a change is a note under a lock, so no hook
+//! can hold up another, or whoever reads the changes.
+
+mod act;
+mod config;
+mod in_use;
+mod news;
+mod output;
+mod pid_file;
+mod program;
+mod schedule;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::cache::{Changed, SecretCache, SecretRef};
+use crate::counters::HookCounters;
+use crate::pattern::{Bad, Pattern, Set};
+use crate::tree::Trees;
+pub use config::{Action, Config, DEFAULT_DEBOUNCE, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Signal, User};
+use task::Task;
+
+/// The hooks of a mount.
+pub struct Hooks {
+    tasks: Vec<Arc<Task>>,
+    /// The patterns of all hooks together.
+    patterns: Set,
+    /// What patterns without wildcards may mean: for each the secret of that path, and the secret with such a field.
+    named: Vec<Vec<SecretRef>>,
+    trees: Trees,
+    cache: Arc<SecretCache>,
+    surroundings: Arc<Surroundings>,
+}
+
+/// What all hooks of a mount share.
+struct Surroundings {
+    mountpoint: OsString,
+    counters: HookCounters,
+    stop: watch::Sender<bool>,
+}
+
+/// One hook, for `status`. Never anything that a program printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookState {
+    /// What it does, without arguments: `reload nginx.service`.
+    pub what: String,
+    /// What it is about, as in the configuration.
+    pub patterns: Vec<String>,
+    /// How often it ran.
+    pub runs: u64,
+    /// How many of these failed.
+    pub failures: u64,
+    /// When the last run began.
+    pub last_run: Option<SystemTime>,
+    /// What came of the last run that is over, in words.
+    pub last_outcome: Option<String>,
+    /// Whether that was a failure.
+    pub last_failed: bool,
+    /// Whether it runs now.
+    pub running: bool,
+    /// Whether something changed that no run knows yet.
+    pub waiting: bool,
+}
+
+impl Hooks {
+    /// Hooks about secrets of `cache`, as `trees` show them below `mountpoint`, which is absolute.
+    ///
+    /// # Errors
+    /// The patterns are too many or too large to be worked with.
+    pub fn new(
+        hooks: Vec<Config>,
+        trees: Trees,
+        cache: Arc<SecretCache>,
+        mountpoint: PathBuf,
+    ) -> Result<Self, Bad> {
+        let patterns: Vec<Pattern> = hooks.iter().flat_map(|hook| &hook.patterns).cloned().collect();
+        let named = patterns.iter().filter_map(Pattern::path).map(|path| meanings(&trees, &path)).collect();
+        let surroundings = Arc::new(Surroundings {
+            mountpoint: mountpoint.into_os_string(),
+            counters: HookCounters::default(),
+            stop: watch::Sender::new(false),
+        });
+        let task = |hook| Task::new(hook, surroundings.clone()).map(Arc::new);
+        let tasks = hooks.into_iter().map(task).collect::<Result<_, _>>()?;
+        Ok(Self { tasks, patterns: Set::new(&patterns)?, named, trees, cache, surroundings })
+    }
+
+    /// What each hook has done, in the order of the configuration.
+    pub fn states(&self) -> Vec<HookState> {
+        self.tasks.iter().map(|task| task.state()).collect()
+    }
+
+    /// What all of them have done.
+    pub fn counters(&self) -> &HookCounters {
+        &self.surroundings.counters
+    }
+
+    /// Runs hooks as `changes` come, until [`Hooks::stop`] or the last of the changes.
+    pub async fn run(self: Arc<Self>, mut changes: UnboundedReceiver<Changed>) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        let mut tasks = JoinSet::new();
+        for task in &self.tasks {
+            tasks.spawn(task.clone().serve());
+        }
+        let mut stop = self.surroundings.stop.subscribe();
+        let mut in_use = pin!(self.keep_in_use());
+        loop {
+            tokio::select! {
+                changed = changes.recv() => match changed {
+                    Some(changed) => self.tell(&changed.of, Instant::now()),
+                    None => break,
+                },
+                _ = stop.wait_for(|stop| *stop) => break,
+                never = &mut in_use => match never {},
+            }
+        }
+        self.stop();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Lets [`Hooks::run`] end: what waits is dropped, a program that runs is told to end and killed a second later.
+    pub fn stop(&self) {
+        self.surroundings.stop.send_replace(true);
+    }
+
+    /// Tells every hook that is about a secret of its change.
+    fn tell(&self, of: &SecretRef, now: Instant) {
+        // An older version is not what is served: that it is gone changes nothing.
+        if of.version.is_some() {
+            return;
+        }
+        let paths: Vec<String> =
+            self.trees.paths_of(of).into_iter().map(|(_, path)| path.join("/")).collect();
+        for task in &self.tasks {
+            task.tell(&paths, now);
+        }
+    }
+}
+
+/// The secrets that a path without wildcards may be about: the one whose folder it is, and the one whose file it is.
+fn meanings(trees: &Trees, path: &[String]) -> Vec<SecretRef> {
+    let above = path.split_last().map(|(_, above)| above);
+    [Some(path), above].into_iter().flatten().filter_map(|path| trees.secret_at(path)).collect()
+}
