@@ -386,6 +386,12 @@ mod promises {
                     let shown = format!("{error} {error:?} {error:#?}");
                     assert!(!shown.contains("canary"), "failing backend {at}");
                 }
+                let older = failing.read_version(&file, &secret.version).await.unwrap_err();
+                let versions = failing.versions(&folder).await;
+                assert!(
+                    !format!("{older} {older:?} {versions:?}").contains("canary"),
+                    "failing backend {at}"
+                );
             }
         }
     }
@@ -398,6 +404,8 @@ mod promises {
             let patience = Duration::from_micros(turn * 150);
             let _ = tokio::time::timeout(patience, subject.backend.read(&file)).await;
             let _ = tokio::time::timeout(patience, subject.backend.list(&folder)).await;
+            let _ = tokio::time::timeout(patience, subject.backend.versions(&folder)).await;
+            let _ = tokio::time::timeout(patience, subject.backend.changed()).await;
             let given_up = tokio::spawn({
                 let (backend, file) = (subject.backend.clone(), file.clone());
                 async move { backend.read(&file).await.is_ok() }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::api::{Api, Call, data};
 use super::engines::{Engine, Kind};
-use super::kv::{entry_of, parse_time};
+use super::kv::{cannot_exist, entry_of, parse_time};
 use crate::backend::{Error, Versions};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
@@ -81,7 +81,7 @@ impl Detailed {
         loop {
             found.requests += 1;
             let call = Call::list_page(at("detailed-metadata"), after.as_deref(), page)?;
-            let body = match ask(api, limit, &call).await {
+            let body = match ask(api, limit, &call, folder).await {
                 Ok(body) => body,
                 // Metadata has no bound: custom fields, and an entry for each version that is kept.
                 Err(Error::TooLarge { .. }) if page / 2 >= SMALLEST_PAGE => {
@@ -101,7 +101,7 @@ impl Detailed {
                 Err(Error::NotFound) if after.is_some() => return Ok(Some(found)),
                 Err(Error::NotFound) => {
                     found.requests += 1;
-                    let names = ask(api, limit, &Call::list(at("metadata"))?).await;
+                    let names = ask(api, limit, &Call::list(at("metadata"))?, folder).await;
                     return match names.and_then(|body| keys_of(&body)) {
                         Ok(names) if !names.is_empty() => {
                             self.contradicts_itself(engine);
@@ -197,8 +197,14 @@ impl Detailed {
     }
 }
 
-async fn ask(api: &Api, limit: Duration, call: &Call) -> Result<Zeroizing<Vec<u8>>, Error> {
-    tokio::time::timeout(limit, api.get(call)).await.unwrap_or(Err(Error::TimedOut(limit)))
+async fn ask(
+    api: &Api,
+    limit: Duration,
+    call: &Call,
+    folder: &BackendPath,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let answer = tokio::time::timeout(limit, api.get(call)).await.unwrap_or(Err(Error::TimedOut(limit)));
+    answer.map_err(|error| cannot_exist(error, folder))
 }
 
 #[derive(Deserialize)]

@@ -70,7 +70,7 @@ pub(super) async fn list(api: &Api, engine: &Engine, rest: &BackendPath) -> Resu
 }
 
 /// Vault answers 400 for names it does not take: characters that do not print, and in version 1 also `..` anywhere.
-fn cannot_exist(error: Error, path: &BackendPath) -> Error {
+pub(super) fn cannot_exist(error: Error, path: &BackendPath) -> Error {
     let unprintable = |c: char| !c.is_ascii() && (c.is_whitespace() || c.escape_debug().len() > 1);
     let refused = |segment: &str| segment.contains("..") || segment.contains(unprintable);
     if error == Error::Status(400) && path.segments().any(refused) { Error::NotFound } else { error }

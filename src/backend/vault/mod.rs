@@ -111,7 +111,10 @@ impl Backend for Vault {
         if !api::is_sendable(path) {
             return Ok(None);
         }
-        let mut place = self.within(self.engines.locate(&self.api, path)).await?;
+        let mut place = match self.within(self.engines.locate(&self.api, path)).await {
+            Err(Error::NotFound | Error::Forbidden) => return Ok(None),
+            place => place?,
+        };
         loop {
             let Place::Inside(engine, rest) = place else { return Ok(None) };
             let answer = self.detailed.versions((&self.api, self.limit), &engine, &rest).await?;

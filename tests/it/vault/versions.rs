@@ -157,6 +157,23 @@ async fn openbao_tells_the_versions_of_a_folder_in_one_question() {
 }
 
 #[tokio::test]
+async fn a_name_that_vault_does_not_take_is_a_folder_without_secrets() {
+    let Some(server) = available("vault", Server::shared()) else { return };
+    server.enable_kv("nowhere", 2);
+    let vault = client(server);
+    for name in ["\u{200b}", "a\u{a0}b", "a..b"] {
+        let versions = vault.versions(&path("nowhere").child(name).unwrap()).await.unwrap();
+        assert!(versions.is_none_or(|versions| versions.current.is_empty()), "{name:?}");
+    }
+    for name in ["..", "", "a\nb"] {
+        assert_eq!(vault.versions(&path("nowhere").child(name).unwrap()).await.unwrap(), None, "{name:?}");
+    }
+    let nobody = client_with(server, "canary-no-such-token");
+    assert_eq!(nobody.versions(&path("nowhere")).await.unwrap(), None);
+    assert_eq!(vault.versions(&path("no-such-engine/a")).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn ten_thousand_versions_cost_a_question_for_each_thousand() {
     let bao = Bao::start();
     for number in 0..10_000 {
@@ -297,4 +314,12 @@ async fn each_page_has_the_deadline_for_itself() {
     assert_eq!((versions.current.len(), versions.requests), (4500, 5));
     bao.suffer(Some(|| Reply::Silence));
     assert_eq!(vault.versions(&path("secret/slow")).await.unwrap_err(), Error::TimedOut(limit));
+    bao.suffer(None);
+    bao.stop();
+    let error = vault.versions(&path("secret/slow")).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+    bao.resume();
+    while vault.versions(&path("secret/slow")).await.is_err() {
+        assert!(Instant::now() < hang, "it never comes back");
+    }
 }
