@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod control;
 pub mod fuse;
 pub mod fs;
 pub mod errno;

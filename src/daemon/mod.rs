@@ -7,13 +7,14 @@ mod signals;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backend::aws::Aws;
 use crate::backend::store::Store;
 use crate::backend::{Backend, Error, vault};
 use crate::cache::{SecretCache, Source};
 use crate::clock::Clock;
+use crate::control::{self, Control};
 use crate::fs::SecretFs;
 use crate::fuse::{self, Unmounted};
 use crate::tree::{Tree, Trees};
@@ -69,17 +70,32 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, trees } = plan;
     let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
     let cache = Arc::new(SecretCache::new(sources, limits, Clock::System));
-    let fs = Arc::new(SecretFs::new(Trees::new(trees), cache.clone(), max_value_size));
+    let trees = Trees::new(trees);
+    let fs = Arc::new(SecretFs::new(trees.clone(), cache.clone(), max_value_size));
     let mut signals = {
         let _runtime = runtime.enter();
         Signals::catch()?
     };
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
-    let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
+    let mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     runtime.spawn(cache.clone().sweep_forever());
+    let control = mounted.device().map(|device| {
+        let since = SystemTime::now();
+        let hooks = Box::new(Vec::new);
+        let watchers = Box::new(|| Err("open again, or look at the modification time".into()));
+        let control = Control { fs, trees, cache: cache.clone(), since, deadline, hooks, watchers };
+        let device = device.to_owned();
+        let socket = runtime.block_on(control::claim(&device));
+        if let Err(error) = &socket {
+            tracing::warn!(
+                "no control socket, so `secretfs status`, `refresh` and `flush` do not work: {error}"
+            );
+        }
+        runtime.spawn(async move { control.serve(&device, socket.ok()).await })
+    });
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     let why = runtime.block_on(async {
@@ -90,6 +106,11 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     });
     tracing::info!(mountpoint = %at, "unmounting: {why}");
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    if let Some(control) = control {
+        // Waited for: its socket is gone before another mount can have the number of this one.
+        control.abort();
+        let _ = runtime.block_on(control);
+    }
     let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
     cache.flush();
     // Questions that nobody waits for any more are not worth waiting for.
