@@ -51,7 +51,7 @@ impl Refreshing {
         // No name in a mount is anything but UTF-8.
         let names = at.path_in_mount().to_str().ok_or_else(missing)?.to_owned();
         // Told first, and soon, when nobody answers; from then on a backend may take its time.
-        let patience = self.deadline(&at, path)? + PATIENCE;
+        let patience = self.deadline(&at, path)?.saturating_add(PATIENCE);
         let find = Command::Find { path: names, recursive };
         let found = match self.ask(&at.mount, &find, patience, path)? {
             Reply::Found(Found::Targets(targets)) => targets,

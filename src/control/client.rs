@@ -84,7 +84,8 @@ pub async fn ask(mount: &Mount, command: &Command, patience: Duration) -> Result
     tokio::time::timeout(patience, asked).await.unwrap_or(Err(Unanswered::Silent(patience)))
 }
 
-/// The first socket that answers and is the owner's or root's. Of several failures the one that says most is told.
+/// The first socket that answers and is the owner's. No other will do, not root's either: in a folder of their own a user
+/// could put a link to another mount's socket, and root would ask, or flush, that. Of several failures the first is told.
 async fn connect(mount: &Mount) -> Result<UnixStream, Unanswered> {
     let us = rustix::process::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| us == mount.owner);
@@ -93,7 +94,7 @@ async fn connect(mount: &Mount) -> Result<UnixStream, Unanswered> {
     for place in &places {
         let why = match connected(place).await {
             Ok(stream) => match stream.peer_cred().map(|peer| peer.uid()) {
-                Ok(user) if user == mount.owner || user == 0 => return Ok(stream),
+                Ok(user) if user == mount.owner => return Ok(stream),
                 Ok(user) => Unanswered::Impostor { socket: place.clone(), user },
                 Err(error) => Unanswered::Io(error.kind()),
             },

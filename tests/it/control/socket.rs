@@ -105,6 +105,36 @@ fn another_user_who_reaches_the_socket_is_refused_by_who_they_are() {
 }
 
 #[test]
+fn root_is_not_led_to_another_mounts_socket() {
+    let Some(()) = available("fusermount", users_can_mount()) else { return };
+    let (of_root, store) = (store(), store_of_user());
+    let roots = started(of_root.mount());
+    roots.read("api-key/value").unwrap();
+    let plan = open_to_all(store.mount().by_user(OWNER));
+    // Its own socket lies where root does not look.
+    let runtime = plan.folder().join("runtime");
+    std::fs::create_dir(&runtime).unwrap();
+    chown(&runtime, Some(OWNER), Some(OWNER)).unwrap();
+    let users = plan.envs([("XDG_RUNTIME_DIR", &runtime)]).start();
+    let folder = format!("/tmp/secretfs-{OWNER}");
+    let link = format!("{folder}/{}.sock", device(&users).replace(':', "-"));
+    let script = "mkdir -pm 700 \"$0\" && ln -s \"$1\" \"$2\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, &folder])
+        .arg(socket(&roots))
+        .arg(&link)
+        .current_dir("/")
+        .uid(OWNER)
+        .gid(OWNER);
+    run(&mut command);
+    let told = ask("flush", &users.at, &[]);
+    std::fs::remove_file(&link).unwrap();
+    refused(told, 74, "belongs to a program of user 0, who did not mount this: not asked");
+    assert!(good(ask("status", &roots.at, &[])).contains("1 held"), "the wrong mount was flushed");
+}
+
+#[test]
 fn root_asks_a_users_mount_that_it_cannot_enter_and_the_user_asks_too() {
     let Some(()) = available("fusermount", users_can_mount()) else { return };
     let store = store_of_user();
