@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod control;
 pub mod hooks;
 pub mod refresh;
 pub mod fuse;

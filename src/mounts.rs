@@ -20,8 +20,14 @@ pub struct Mount {
     pub at: PathBuf,
     /// What, as it was given to `secretfs mount`.
     pub source: String,
-    /// The device number, as `major:minor`: no two mounts that live at the same time have the same.
+    /// The device number, as `major:minor`: no two mounts that live at the same time have the same, and a bind mount has
+    /// that of what it shows.
     pub device: String,
+    /// What of it is seen here: `/`, or where a bind mount begins (field 4, proc(5)).
+    pub root: PathBuf,
+    /// The user who mounted. FUSE always shows it (fuse_show_options, fs/fuse/inode.c), as the user namespace that it was
+    /// mounted in counts.
+    pub owner: u32,
 }
 
 /// All our mounts that this process can see, oldest first.
@@ -81,7 +87,8 @@ pub fn source_option(source: &str) -> String {
     SOURCE_PREFIX.chars().chain(source.chars().map(plain)).collect()
 }
 
-/// proc(5), /proc/pid/mountinfo: fields 5 (mount point), and after ` - ` the type and the source.
+/// proc(5), /proc/pid/mountinfo: fields 3 (device), 4 (root), 5 (mount point), and after ` - ` the type, the source and the
+/// options of the superblock.
 fn parse(table: &[u8]) -> Vec<Mount> {
     let line = |line: &[u8]| {
         let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
@@ -91,7 +98,17 @@ fn parse(table: &[u8]) -> Vec<Mount> {
         let kind = fields.get(dash + 1)?;
         let source = String::from_utf8(unescape(fields.get(dash + 2)?)).ok()?;
         let source = source.strip_prefix(SOURCE_PREFIX)?.to_owned();
-        kind.starts_with(b"fuse").then(|| Mount { at: OsString::from_vec(at).into(), source, device })
+        let root = OsString::from_vec(unescape(fields.get(3)?)).into();
+        let options = String::from_utf8_lossy(fields.get(dash + 3).unwrap_or(&&b""[..])).into_owned();
+        let owner = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+        let owner = owner.unwrap_or(0);
+        kind.starts_with(b"fuse").then(|| Mount {
+            at: OsString::from_vec(at).into(),
+            source,
+            device,
+            root,
+            owner,
+        })
     };
     table.split(|b| *b == b'\n').filter_map(line).collect()
 }
@@ -123,7 +140,7 @@ mod tests {
     fn our_mounts_are_told_from_others() {
         let table = b"22 1 0:21 / /proc rw - proc proc rw\n\
             40 1 0:50 / /run/my\\040secrets ro,nosuid - fuse secretfs#vault:secret ro\n\
-            41 1 0:51 / /mnt ro shared:3 - fuse.secretfs secretfs#store:/a ro\n\
+            41 1 0:51 /a\\040b /mnt ro shared:3 - fuse.secretfs secretfs#store:/a ro,user_id=1000,group_id=4\n\
             42 1 0:52 / /other rw - fuse sshfs#x rw\n\
             43 1 0:53 / /fake rw - ext4 secretfs#x rw\nbroken\n";
         let found = parse(table);
@@ -131,6 +148,8 @@ mod tests {
         assert_eq!(found.first().map(|m| m.at.clone()), Some(PathBuf::from("/run/my secrets")));
         assert_eq!(found.last().map(|m| m.source.as_str()), Some("store:/a"));
         assert_eq!(found.last().map(|m| m.device.as_str()), Some("0:51"));
+        assert_eq!(found.last().map(|m| (m.root.clone(), m.owner)), Some((PathBuf::from("/a b"), 1000)));
+        assert_eq!(found.first().map(|m| (m.root.clone(), m.owner)), Some((PathBuf::from("/"), 0)));
     }
 
     #[test]

@@ -34,6 +34,14 @@ impl BackendPath {
         Ok(Self(text.split('/').map(Box::from).collect()))
     }
 
+    /// The path of these segments, exactly.
+    pub fn from_segments(segments: Vec<String>) -> Result<Self, BadSegment> {
+        if segments.iter().any(|segment| segment.contains(['/', '\0'])) {
+            return Err(BadSegment);
+        }
+        Ok(Self(segments.into_iter().map(String::into_boxed_str).collect()))
+    }
+
     /// This path with one more segment.
     pub fn child(&self, segment: &str) -> Result<Self, BadSegment> {
         if segment.contains(['/', '\0']) {
@@ -104,6 +112,9 @@ mod tests {
     fn a_child_cannot_smuggle_a_separator() {
         assert_eq!(BackendPath::root().child("a/b"), Err(BadSegment));
         assert_eq!(BackendPath::root().child("a\0b"), Err(BadSegment));
+        assert_eq!(BackendPath::from_segments(vec!["a/b".into()]), Err(BadSegment));
+        let exact = BackendPath::from_segments(vec!["".into(), "a".into(), "".into()]).unwrap();
+        assert_eq!(exact.segments().collect::<Vec<_>>(), ["", "a", ""]);
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(super) struct Breaker {
     failures: u32,
     open: Option<Open>,
     last_error: Option<Error>,
+    failing_since: Option<Moment>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +82,11 @@ impl Breaker {
     /// What it said the last time that it gave no answer; none once it is well again.
     pub(super) fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
+    }
+
+    /// When the first failure in a row was.
+    pub(super) fn failing_since(&self) -> Option<Moment> {
+        self.failing_since
     }
 
     /// When a resting backend is asked again by itself.
@@ -141,6 +147,7 @@ impl Breaker {
             _ => Duration::ZERO,
         };
         self.last_error = Some(error);
+        self.failing_since.get_or_insert(now);
         match &mut self.open {
             Some(open) if probe => {
                 open.rests = open.rests.saturating_add(1);

@@ -2,7 +2,7 @@
 //! Does not know what is kept of an answer.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -87,6 +87,9 @@ impl Lane {
             name: self.source.name.clone(),
             kind: self.source.backend.kind(),
             answers: breaker.last_error().is_none(),
+            silent_since: breaker.failing_since().and_then(|since| {
+                SystemTime::now().checked_sub(self.clock.now().since(since))
+            }),
             last_error: breaker.last_error().cloned(),
             asked_again_in: breaker.until().map(|until| until.since(self.clock.now())),
         }

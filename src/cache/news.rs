@@ -67,7 +67,9 @@ pub struct SourceState {
     pub kind: Kind,
     /// Whether it answered the last time it was asked; true before it was ever asked.
     pub answers: bool,
-    /// What it said the last time that it gave no answer.
+    /// When the first of the calls in a row began to fail that it has not answered.
+    pub silent_since: Option<SystemTime>,
+    /// What it said the last time that it gave no answer; none once it answers again.
     pub last_error: Option<Error>,
     /// When it is asked again by itself, where it is left alone for now.
     pub asked_again_in: Option<Duration>,

@@ -2,12 +2,13 @@
 //! Does not know how the mount knows; it asks through an extended attribute, so file permissions apply.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::failure::Failure;
-use crate::{errno, mounts};
+use super::in_mount::InMount;
+use super::output;
+use crate::errno;
 
 /// Longest name of an extended attribute (XATTR_NAME_MAX, linux/limits.h).
 const XATTR_NAME_MAX: usize = 255;
@@ -23,18 +24,10 @@ pub(super) struct Arguments {
 
 /// Prints what the mount says of a path. A path that cannot be read is an answer, not a failure.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let path = plain(&arguments.path)?;
-    let mount = mounts::containing(&path)
-        .map_err(|error| Failure::io(format!("cannot read the mount table: {error}")))?
-        .ok_or_else(|| {
-            Failure::no_input(format!("{} is not in a mount of secretfs", arguments.path.display()))
-        })?;
+    let InMount { mount, below } = InMount::of(&arguments.path)?;
     let mut text = format!("mount: {}\nsource: {}\n", mount.at.display(), mount.source);
-    let below = path.strip_prefix(&mount.at).unwrap_or(Path::new(""));
-    text.push_str(&asked(&mount.at, below)?);
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::io(format!("cannot print: {error}")))
+    text.push_str(&asked(&mount.at, &below)?);
+    output::print(text.as_bytes())
 }
 
 /// The answer for the deepest name on the way that can be asked about: the first that is not there, or the last; for no
@@ -79,23 +72,4 @@ fn ask(directory: &Path, attribute: &[u8]) -> Result<String, Failure> {
         .map_err(|error| Failure::cannot("ask about names in", directory, &error.into()))?;
     buffer.truncate(length);
     Ok(String::from_utf8_lossy(&buffer).into_owned())
-}
-
-/// Absolute and without `.`, `..` and links, as far as that needs nothing of the mount: what is not there is kept as it is.
-fn plain(path: &Path) -> Result<PathBuf, Failure> {
-    let absolute = std::path::absolute(path).map_err(|error| Failure::cannot("find", path, &error))?;
-    let mut done = PathBuf::new();
-    for part in absolute.components() {
-        match part {
-            Component::ParentDir => {
-                done.pop();
-            }
-            part => done.push(part),
-        }
-        let inside = mounts::containing(&done).ok().flatten().is_some();
-        if !inside && let Ok(real) = done.canonicalize() {
-            done = real;
-        }
-    }
-    Ok(done)
 }

@@ -47,9 +47,21 @@ impl Failure {
         Self::new(74, message)
     }
 
+    /// The user may not.
+    pub fn permission(message: impl Into<String>) -> Self {
+        Self::new(77, message)
+    }
+
     /// The surroundings are not set up.
     pub fn configuration(message: impl Into<String>) -> Self {
         Self::new(78, message)
+    }
+
+    /// Nothing when there is none; else all of them, a line each, with the code of the first.
+    pub(super) fn all(failures: Vec<Self>) -> Result<(), Self> {
+        let Some(code) = failures.first().map(|failure| failure.code) else { return Ok(()) };
+        let lines: Vec<String> = failures.into_iter().map(|failure| failure.message).collect();
+        Err(Self { message: lines.join("\n"), code })
     }
 
     /// A configuration file with mistakes, one a line.

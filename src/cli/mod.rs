@@ -1,6 +1,7 @@
 //! Owns the command line: what is asked for, and the exit code.
 //! Does not know how a command does its work.
 
+mod asking;
 mod background;
 mod demo;
 mod dotenv;
@@ -8,13 +9,18 @@ mod edit;
 pub mod environment;
 mod explain;
 mod failure;
+mod flush;
 mod import;
+mod in_mount;
 mod key_values;
 mod logging;
 mod mount;
 mod options;
+mod output;
 mod plan;
+mod refresh;
 mod show;
+mod status;
 pub mod store;
 mod store_key;
 mod unmount;
@@ -47,6 +53,12 @@ enum Command {
     Validate(validate::Arguments),
     /// Say who serves a path in a mount, or why it cannot be read; never the value
     Explain(explain::Arguments),
+    /// Say how mounts are: backends, what is held, what went wrong; never a value
+    Status(status::Arguments),
+    /// Ask the backend for new values now, and say when they are visible
+    Refresh(refresh::Arguments),
+    /// Wipe every value that a mount holds
+    Flush(flush::Arguments),
     /// Keep secrets in one encrypted file
     #[command(subcommand)]
     Store(store::Command),
@@ -73,6 +85,9 @@ pub fn run() -> ExitCode {
         Command::Unmount(arguments) => unmount::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Flush(arguments) => flush::run(&arguments),
         Command::Store(command) => store::run(command, &environment),
         Command::Demo(arguments) => demo::run(&arguments),
     };

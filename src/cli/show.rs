@@ -1,12 +1,11 @@
 //! Owns what `store get` and `store ls` print.
 //! Does not know files or keys.
 
-use std::io::{ErrorKind, Write};
-
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
+use super::output::print;
 use crate::backend::store::{BadPath, Document, Kept, SecretPath, Spelled};
 use crate::path::BackendPath;
 use crate::printable::printable;
@@ -93,13 +92,4 @@ pub(super) fn list(document: &Document, prefix: &str) -> Result<(), Failure> {
         }
     }
     print(lines.as_bytes())
-}
-
-fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        // Whoever reads has seen enough: `get | head`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        done => done.map_err(|error| Failure::io(format!("cannot write to standard output: {error}"))),
-    }
 }

@@ -7,13 +7,14 @@ mod signals;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backend::aws::Aws;
 use crate::backend::store::Store;
 use crate::backend::{Backend, Error, vault};
 use crate::cache::{SecretCache, Source};
 use crate::clock::Clock;
+use crate::control::{self, Control};
 use crate::fs::SecretFs;
 use crate::fuse::{self, Unmounted};
 use crate::hooks::Hooks;
@@ -86,18 +87,33 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let whole = std::path::absolute(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
     let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), whole).map_err(Failure::Hooks)?;
     let hooks = Arc::new(hooks);
-    let fs = Arc::new(SecretFs::new(trees, cache.clone(), max_value_size));
+    let fs = Arc::new(SecretFs::new(trees.clone(), cache.clone(), max_value_size));
     let mut signals = {
         let _runtime = runtime.enter();
         Signals::catch()?
     };
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
-    let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
+    let mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     let running_hooks = runtime.spawn(hooks.clone().run(cache.subscribe()));
     runtime.spawn(Refresher::new(cache.clone()).run());
+    let control = mounted.device().map(|device| {
+        let since = SystemTime::now();
+        let hooks = hooks.clone();
+        let hooks = Box::new(move || hooks.states().into_iter().map(Into::into).collect());
+        let watchers = Box::new(|| Err("open again, or look at the modification time".into()));
+        let control = Control { fs, trees, cache: cache.clone(), since, deadline, hooks, watchers };
+        let device = device.to_owned();
+        let socket = runtime.block_on(control::claim(&device));
+        if let Err(error) = &socket {
+            tracing::warn!(
+                "no control socket, so `secretfs status`, `refresh` and `flush` do not work: {error}"
+            );
+        }
+        runtime.spawn(async move { control.serve(&device, socket.ok()).await })
+    });
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     let why = runtime.block_on(async {
@@ -112,6 +128,11 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     hooks.stop();
     if runtime.block_on(async { tokio::time::timeout(PATIENCE_WITH_HOOKS, running_hooks).await }).is_err() {
         tracing::warn!("a hook's program does not end; it is left alone");
+    }
+    if let Some(control) = control {
+        // Waited for: its socket is gone before another mount can have the number of this one.
+        control.abort();
+        let _ = runtime.block_on(control);
     }
     let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
     cache.flush();

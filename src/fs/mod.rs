@@ -6,6 +6,7 @@
 mod directory;
 mod explain;
 mod handles;
+mod refs;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{Handle, HandleNo};
+pub use refs::RefsAt;
 
 /// What kind of thing an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -94,6 +94,11 @@ impl Mounted {
         self.over.notified().await;
     }
 
+    /// The kernel's number for it; none when somebody has taken it away before it could be looked up.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
     /// Unmounts. A mount that is in use disappears from the tree at once; its open files end with this process. Of one
     /// that somebody has taken away already nothing is left to do, whatever is mounted in its place by now.
     ///

@@ -24,7 +24,7 @@ use crate::support::mount::{HANG, Mount, Store, possible};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 
 /// A value of 32 bytes that is nowhere else in the world, and that the search of logs finds too.
-fn canary() -> String {
+pub fn canary() -> String {
     let mut random = [0; 12];
     File::open("/dev/urandom").unwrap().read_exact(&mut random).unwrap();
     let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -32,13 +32,13 @@ fn canary() -> String {
 }
 
 /// Another process's memory can be read by root alone: secretfs makes itself undumpable.
-fn readable_memory() -> Result<(), String> {
+pub fn readable_memory() -> Result<(), String> {
     possible()?;
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err("not root".into()) }
 }
 
 /// Where in the memory of `pid` half of `value` or more lies: a line for each place, with what is around it.
-fn places(pid: u32, value: &str) -> Vec<String> {
+pub fn places(pid: u32, value: &str) -> Vec<String> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let (first, second) = value.as_bytes().split_at(value.len() / 2);
@@ -82,7 +82,7 @@ fn positions(bytes: &[u8], part: &[u8]) -> Vec<usize> {
 }
 
 /// The value amid so much else that no buffer is reused for it.
-fn large(value: &str) -> String {
+pub fn large(value: &str) -> String {
     let much = "x".repeat(150_000);
     format!("{much}{value}{much}")
 }
@@ -123,7 +123,7 @@ fn nothing_of_a_value_from_the_store_is_left_in_memory() {
     let file = store.folder.path().join("large");
     std::fs::write(&file, large(&value)).unwrap();
     store.put("api-key", &[&format!("value={value}"), &format!("large=@{}", file.display())]);
-    let mount = store.mount().arg("--ttl").arg("1s").start();
+    let mount = store.mount().arg("--ttl").arg("1s").arg("--max-stale").arg("0").start();
     reads_and_forgets(&mount, "api-key", &value);
 }
 
@@ -144,7 +144,7 @@ fn vault_is_forgotten(server: Result<Vault, String>) {
     let value = canary();
     vault.kv_put("secret", "api-key", json!({"value": value, "large": large(&value)}));
     let address = [("VAULT_ADDR", vault.address.as_str()), ("VAULT_TOKEN", ROOT_TOKEN)];
-    let mut plan = Mount::of("vault:secret").arg("--ttl").arg("1s").envs(address);
+    let mut plan = Mount::of("vault:secret").arg("--ttl").arg("1s").arg("--max-stale").arg("0").envs(address);
     if let Some(ca) = &vault.ca {
         plan = plan.envs([("VAULT_CACERT", ca)]);
     }
@@ -210,6 +210,23 @@ const _: () = {
     assert!(!Shown::<store::Store>::AT_ALL, "Store");
     assert!(!Shown::<vault::Vault>::AT_ALL, "Vault");
     assert!(!Shown::<secretfs::cli::store::Command>::AT_ALL, "the command line of `store put`");
+};
+
+/// Whether a type can be sent over the control socket or printed as JSON, found out in the same way.
+struct Sent<T>(PhantomData<T>);
+trait NotSent {
+    const AT_ALL: bool = false;
+}
+impl<T> NotSent for Sent<T> {}
+impl<T: serde::Serialize> Sent<T> {
+    const AT_ALL: bool = true;
+}
+
+const _: () = {
+    assert!(Sent::<secretfs::control::status::Status>::AT_ALL, "the question itself");
+    assert!(!Sent::<SecretBytes>::AT_ALL, "SecretBytes");
+    assert!(!Sent::<Secret>::AT_ALL, "Secret");
+    assert!(!Sent::<Snapshot>::AT_ALL, "Snapshot");
 };
 
 /// Set in the process that shall panic.

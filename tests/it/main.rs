@@ -14,6 +14,7 @@
 mod aws;
 mod cli;
 mod contract;
+mod control;
 mod docs;
 mod docs_config;
 mod faults;

@@ -11,8 +11,8 @@ use crate::support::mount::{Mount, Plan, Store, possible, secretfs};
 use crate::support::program;
 
 /// `nobody`: fusermount3 wants a user with a name.
-const OWNER: u32 = 65534;
-const OTHER: u32 = 4322;
+pub const OWNER: u32 = 65534;
+pub const OTHER: u32 = 4322;
 
 #[test]
 fn a_user_mounts_through_the_helper_and_is_alone_in_it() {
@@ -161,7 +161,7 @@ fn a_user_mounts_in_the_background() {
     assert!(ended.status.success(), "{}", said(&ended));
 }
 
-fn users_can_mount() -> Result<(), String> {
+pub fn users_can_mount() -> Result<(), String> {
     is_root()?;
     program("fusermount3")?;
     uzers::get_user_by_uid(OWNER).ok_or(format!("no user has the number {OWNER}"))?;
@@ -178,12 +178,12 @@ fn user_allow_other() -> Result<(), String> {
     if set { Ok(()) } else { Err("/etc/fuse.conf has no user_allow_other".to_owned()) }
 }
 
-fn is_root() -> Result<(), String> {
+pub fn is_root() -> Result<(), String> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err("only root can become other users".into()) }
 }
 
 /// A store with `api-key/value` that belongs to [`OWNER`].
-fn store_of_user() -> Store {
+pub fn store_of_user() -> Store {
     let store = Store::new();
     store.put("api-key", &["value=canary-value"]);
     give_to_user(&store);
@@ -204,7 +204,7 @@ fn give_to_user(store: &Store) {
 }
 
 /// Lets everybody through the scratch folder, so that only the mount itself keeps them out.
-fn open_to_all(plan: Plan) -> Plan {
+pub fn open_to_all(plan: Plan) -> Plan {
     std::fs::set_permissions(plan.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
     plan
 }
