@@ -1,4 +1,5 @@
-//! Owns keeping in use what hooks are about: only of secrets in use a change is noticed.
+//! Owns looking after the secrets that hooks are about: only of what is in use a change is noticed, and what changed while
+//! it was not held is noticed here.
 //! Does not know who refreshes them.
 
 use std::convert::Infallible;
@@ -7,16 +8,16 @@ use std::time::Duration;
 use super::Hooks;
 use crate::cache::SecretRef;
 
-/// A secret is in use for several times its `ttl`, so one look in each is enough; but not more often than this.
+/// A secret is held for its `ttl` at least and in use for longer, so two looks in each are enough; but not more often.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// Nor less often: a secret that is read for the first time is soon noticed.
-const LONGEST: Duration = Duration::from_secs(60);
+/// Nor less often: news should not be old.
+const LONGEST: Duration = Duration::from_secs(30);
 
 impl Hooks {
     /// Never ends. The secrets that patterns without wildcards name are read, whoever else does or does not; the others
     /// are kept in use once they are held.
     pub(super) async fn keep_in_use(&self) -> Infallible {
-        let pause = self.trees.promises().shortest_ttl().clamp(SHORTEST, LONGEST);
+        let pause = (self.trees.promises().shortest_ttl() / 2).clamp(SHORTEST, LONGEST);
         // Two things side by side: while a backend does not answer, reading waits.
         tokio::select! {
             never = self.note_held(pause) => never,
@@ -27,8 +28,12 @@ impl Hooks {
     async fn note_held(&self, pause: Duration) -> Infallible {
         loop {
             for held in self.cache.held() {
-                if self.is_about(&held.of) {
+                let paths = self.paths_of(&held.of);
+                if self.is_any_about(&paths) {
                     self.cache.note_use(&held.of);
+                    if self.seen().held(&held.of, &held.version) {
+                        self.tell(&paths);
+                    }
                 }
             }
             tokio::time::sleep(pause).await;
@@ -57,15 +62,5 @@ impl Hooks {
         if let Some(meanings) = found.and_then(|at| meanings.get_mut(..=at)) {
             meanings.rotate_right(1);
         }
-    }
-
-    /// Whether any hook is about a secret, at any of the places it is shown.
-    fn is_about(&self, of: &SecretRef) -> bool {
-        of.version.is_none()
-            && self
-                .trees
-                .paths_of(of)
-                .iter()
-                .any(|(_, path)| !self.patterns.covering(&path.join("/")).is_empty())
     }
 }

@@ -12,6 +12,7 @@ mod output;
 mod pid_file;
 mod program;
 mod schedule;
+mod seen;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ mod tests;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -32,6 +33,7 @@ use crate::counters::HookCounters;
 use crate::pattern::{Bad, Pattern, Set};
 use crate::tree::Trees;
 pub use config::{Action, Config, DEFAULT_DEBOUNCE, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Signal, User};
+use seen::Seen;
 use task::Task;
 
 /// The hooks of a mount.
@@ -41,6 +43,8 @@ pub struct Hooks {
     patterns: Set,
     /// What patterns without wildcards may mean: for each the secret of that path, and the secret with such a field.
     named: Vec<Vec<SecretRef>>,
+    /// Guards the versions that hooks know of; held for a look.
+    seen: Mutex<Seen>,
     trees: Trees,
     cache: Arc<SecretCache>,
     surroundings: Arc<Surroundings>,
@@ -96,7 +100,8 @@ impl Hooks {
         });
         let task = |hook| Task::new(hook, surroundings.clone()).map(Arc::new);
         let tasks = hooks.into_iter().map(task).collect::<Result<_, _>>()?;
-        Ok(Self { tasks, patterns: Set::new(&patterns)?, named, trees, cache, surroundings })
+        let (patterns, seen) = (Set::new(&patterns)?, Mutex::default());
+        Ok(Self { tasks, patterns, named, seen, trees, cache, surroundings })
     }
 
     /// What each hook has done, in the order of the configuration.
@@ -123,7 +128,7 @@ impl Hooks {
         loop {
             tokio::select! {
                 changed = changes.recv() => match changed {
-                    Some(changed) => self.tell(&changed.of, Instant::now()),
+                    Some(changed) => self.notice(&changed),
                     None => break,
                 },
                 _ = stop.wait_for(|stop| *stop) => break,
@@ -139,17 +144,34 @@ impl Hooks {
         self.surroundings.stop.send_replace(true);
     }
 
-    /// Tells every hook that is about a secret of its change.
-    fn tell(&self, of: &SecretRef, now: Instant) {
-        // An older version is not what is served: that it is gone changes nothing.
-        if of.version.is_some() {
-            return;
+    /// The cache has news.
+    fn notice(&self, changed: &Changed) {
+        let paths = self.paths_of(&changed.of);
+        if self.is_any_about(&paths) && self.seen().changed(&changed.of, changed.version.as_ref()) {
+            self.tell(&paths);
         }
-        let paths: Vec<String> =
-            self.trees.paths_of(of).into_iter().map(|(_, path)| path.join("/")).collect();
+    }
+
+    /// Tells every hook that is about one of these paths of a change.
+    fn tell(&self, paths: &[String]) {
+        let now = Instant::now();
         for task in &self.tasks {
-            task.tell(&paths, now);
+            task.tell(paths, now);
         }
+    }
+
+    /// Where a secret is shown. Of an older version nowhere: it is not what is served, so nothing about it is news.
+    fn paths_of(&self, of: &SecretRef) -> Vec<String> {
+        let places = if of.version.is_none() { self.trees.paths_of(of) } else { Vec::new() };
+        places.into_iter().map(|(_, path)| path.join("/")).collect()
+    }
+
+    fn is_any_about(&self, paths: &[String]) -> bool {
+        paths.iter().any(|path| !self.patterns.covering(path).is_empty())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 

@@ -10,8 +10,10 @@ use crate::access::Permissions;
 use crate::backend::faulty::Faulty;
 use crate::cache::{Limits, Source, SourceId};
 use crate::clock::Clock;
+use crate::freshness::Freshness;
 use crate::path::BackendPath;
 use crate::tree::Tree;
+use crate::tree::promises::Promises;
 
 const HANG: Duration = Duration::from_secs(60);
 
@@ -33,7 +35,10 @@ fn world(hooks: impl FnOnce(&Path) -> Vec<Config>) -> World {
         root: of(path),
         permissions: Permissions { uid: 0, gid: 0, file_mode: 0o400 },
     };
-    let trees = Trees::new(vec![tree("all", "secret"), tree("team", "secret/team")]);
+    // The hooks look every 100 ms for what changed while it was not held.
+    let freshness = Freshness { ttl: Duration::from_millis(200), ..Freshness::default() };
+    let promises = Promises::new(freshness, vec![], vec![]).unwrap();
+    let trees = Trees::new(vec![tree("all", "secret"), tree("team", "secret/team")]).with_promises(promises);
     let hooks = Hooks::new(hooks(folder.path()), trees, cache.clone(), "/mnt".into()).unwrap();
     World { backend, cache, hooks: Arc::new(hooks), folder }
 }
@@ -172,11 +177,30 @@ async fn a_secret_that_is_gone_is_news_and_an_older_version_is_not() {
     let world = world(|folder| vec![shell(&["/all/a"], "echo \"$SECRETFS_PATHS\" >> $1/paths", folder)]);
     let running = world.begin(&["secret/a"]).await;
     let old = SecretRef { version: Some(crate::secret::Version::new("1")), ..of("secret/a") };
-    world.hooks.tell(&old, Instant::now());
+    world.hooks.notice(&Changed { of: old, version: None });
     assert!(!world.hooks.states()[0].waiting);
     world.backend.delete("secret/a");
     assert!(world.cache.refresh(&of("secret/a")).await.is_err());
     world.until("run", |states| states[0].runs == 1 && !states[0].running).await;
+    assert_eq!(world.read("paths"), "/mnt/all/a\n");
+    world.change("secret/a").await;
+    world.until("it is back", |states| states[0].runs == 2 && !states[0].running).await;
+    world.end(running).await;
+}
+
+#[tokio::test]
+async fn what_changed_while_nobody_held_it_is_news_when_it_is_held_again() {
+    let world = world(|folder| vec![shell(&["/all/*"], "echo \"$SECRETFS_PATHS\" >> $1/paths", folder)]);
+    let running = world.begin(&["secret/a", "secret/b"]).await;
+    let both = [of("secret/a"), of("secret/b")];
+    world.until("known", |_| both.iter().all(|of| world.hooks.seen().knows(of))).await;
+    world.cache.flush();
+    world.backend.put("secret/a", &[("value", b"canary")]);
+    world.cache.secret(&of("secret/a")).await.unwrap();
+    world.cache.secret(&of("secret/b")).await.unwrap();
+    world.until("run", |states| states[0].runs == 1 && !states[0].running).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.hooks.states()[0].runs, 1);
     assert_eq!(world.read("paths"), "/mnt/all/a\n");
     world.end(running).await;
 }
@@ -383,7 +407,7 @@ async fn a_storm_of_changes_is_few_runs() {
     let changes = AtomicUsize::new(0);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(60) {
-        world.hooks.tell(&of("secret/a"), Instant::now());
+        world.hooks.tell(&["all/a".to_owned()]);
         changes.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
