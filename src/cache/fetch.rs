@@ -48,6 +48,8 @@ impl SecretCache {
             }
             _ => freshness.negative_life(),
         };
+        // A reader who joined somebody that nobody waits for asks for itself: its own question may be answered by now.
+        let unheard = answer.is_outage() && asker >= Priority::Lease;
         let load = self.loads.get(question.of().source.0).cloned().unwrap_or_default();
         let ahead = answer.is_kept() && question.of().version.is_none();
         let mut slot = Slot::new(answer, asking, now, (freshness, life), load);
@@ -55,6 +57,9 @@ impl SecretCache {
             && let Some(held) = held
         {
             slot = slot.used_like(held);
+        }
+        if unheard {
+            slot.wipe();
         }
         Arc::new(match asker {
             _ if !ahead => slot,

@@ -13,6 +13,10 @@ use crate::backend::Error;
 use crate::clock::{Clock, Moment};
 use crate::counters::Counters;
 
+/// What nobody waits for is given up after this, however long the deadline of readers: one of them who joins it must not
+/// wait for an answer that was lost long ago.
+const LONGEST_AHEAD: Duration = Duration::from_secs(5);
+
 /// One backend, its door and its health.
 pub(super) struct Lane {
     pub(super) source: Source,
@@ -62,7 +66,12 @@ impl Lane {
                 Admission::Wait => continue,
                 Admission::Go { probe } => {
                     let question = Asked { lane: self, probe, began: now, ended: false };
-                    let result = ask().await;
+                    let result = if asker >= Priority::Lease {
+                        let limit = tokio::time::timeout(LONGEST_AHEAD, ask());
+                        limit.await.unwrap_or(Err(Error::TimedOut(LONGEST_AHEAD)))
+                    } else {
+                        ask().await
+                    };
                     question.ended(&result);
                     return result;
                 }
@@ -87,9 +96,9 @@ impl Lane {
             name: self.source.name.clone(),
             kind: self.source.backend.kind(),
             answers: breaker.last_error().is_none(),
-            silent_since: breaker.failing_since().and_then(|since| {
-                SystemTime::now().checked_sub(self.clock.now().since(since))
-            }),
+            silent_since: breaker
+                .failing_since()
+                .and_then(|since| SystemTime::now().checked_sub(self.clock.now().since(since))),
             last_error: breaker.last_error().cloned(),
             asked_again_in: breaker.until().map(|until| until.since(self.clock.now())),
         }

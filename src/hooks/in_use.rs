@@ -1,5 +1,4 @@
-//! Owns looking after the secrets that hooks are about: only of what is in use a change is noticed, and what changed while
-//! it was not held is noticed here.
+//! Owns looking after the secrets that hooks are about: kept in use, and compared with what was known when they come back.
 //! Does not know who refreshes them.
 
 use std::convert::Infallible;

@@ -1,5 +1,4 @@
-//! Owns which version of each secret hooks know of: what they were told once they are not told again, and what changed
-//! while nobody held it is news all the same.
+//! Owns which version of each secret hooks know of, so that each change is news once, also one made while nobody held it.
 //! Does not know values, and not what a hook does.
 
 use std::collections::HashMap;

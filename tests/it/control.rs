@@ -275,7 +275,9 @@ fn a_directory_of_the_configuration_is_refreshed_whole_or_not() {
     store.put("team/db", &["user=canary-2"]);
     refused(ask("refresh", &mount.path("apps"), &[]), 64, "use --recursive");
     let told = good(ask("refresh", &mount.path("apps/team"), &["-r"]));
-    assert!(told.contains("/apps/team/db: version 1 -> 2\n"), "{told}");
+    // The loop is told of a change of the file too, and may have been faster.
+    let news = ["version 1 -> 2\n", "unchanged, version 2\n"];
+    assert!(news.iter().any(|news| told.contains(&format!("/apps/team/db: {news}"))), "{told}");
     let told = good(ask("refresh", &mount.path("apps"), &["-r"]));
     assert_eq!(told.matches("version 2\n").count(), 1, "a secret that two trees show is one: {told}");
     let shown = report(&mount, &["--secrets"]);

@@ -268,8 +268,9 @@ fn a_killed_reader_is_gone_long_before_the_deadline_wherever_it_waits() {
     let known = known.unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&known);
     let link = PathBuf::from(format!("/proc/{}/fd/{number}", std::process::id()));
-    std::thread::sleep(Duration::from_millis(1100));
     patient.suffer(Fault::Silence);
+    // What was asked for ahead just before has ended too.
+    std::thread::sleep(Duration::from_millis(1100));
     // They share the request that they wait for, so that cannot tell when each has begun to wait.
     let mut waiting = [
         ("a reader in open", spawned("cat", link)),

@@ -139,7 +139,8 @@ impl Run {
                 "the kernel is told when what it knows is old",
             )?;
         }
-        if was_read {
+        // In an outage what was opened is stale, and the question had no answer.
+        if was_read && !self.reference.is_failing() {
             self.fetched.insert(path.clone(), asked);
         }
         self.snapshots.push((snapshot.clone(), self.reference.now));

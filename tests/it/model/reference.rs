@@ -192,6 +192,11 @@ impl Reference {
         !self.lies_at(path, self.window()).contains(&false)
     }
 
+    /// Whether the backend answers nothing now.
+    pub fn is_failing(&self) -> bool {
+        self.failing.present.is_some()
+    }
+
     /// Whether the backend answered everything, all the time that an answer of "no" may be believed.
     pub fn is_calm(&self) -> bool {
         self.failing.after(self.since(NEGATIVE)).all(Option::is_none)
