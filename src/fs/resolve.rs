@@ -125,8 +125,12 @@ impl SecretFs {
     /// listing is not recent.
     async fn listed(&self, of: &SecretRef, name: &OsStr) -> Result<Option<String>, Error> {
         let listing = self.cache.listing(of).await?;
-        let find = |listing: &Listing| {
-            name::find(name, listing.entries().iter().map(|entry| entry.name.as_str())).map(str::to_owned)
+        let find = |listing: &Listing| match name::decode(name)? {
+            Decoded::Exact(exact) => listing.get(&exact).map(|entry| entry.name.clone()),
+            Decoded::Shortened => {
+                let names = listing.entries().iter().map(|entry| entry.name.as_str());
+                name::find(name, names).map(str::to_owned)
+            }
         };
         if let Some(found) = find(&listing) {
             return Ok(Some(found));

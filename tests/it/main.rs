@@ -18,6 +18,7 @@ mod control;
 mod docs;
 mod docs_config;
 mod faults;
+mod freshness;
 mod hooks;
 mod hostile;
 mod hygiene;
