@@ -69,6 +69,8 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let Plan { source, mountpoint, allow_other, deadline, limits, max_value_size, backends, trees } = plan;
     let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
     let cache = Arc::new(SecretCache::new(sources, limits, Clock::System));
+    // From the start: what nobody hears is lost.
+    let mut news = cache.subscribe();
     let fs = Arc::new(SecretFs::new(Trees::new(trees), cache.clone(), max_value_size));
     let mut signals = {
         let _runtime = runtime.enter();
@@ -80,6 +82,15 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     runtime.spawn(cache.clone().sweep_forever());
+    let teller = mounted.teller().clone();
+    if let Some(why) = teller.problem() {
+        tracing::info!(mountpoint = %at, "programs that watch files (inotify) are not told of changes: {why}");
+    }
+    runtime.spawn(async move {
+        while let Some(changed) = news.recv().await {
+            teller.tell(changed);
+        }
+    });
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     let why = runtime.block_on(async {
