@@ -29,3 +29,4 @@ mod systemd_unit;
 mod tidy;
 mod users;
 mod vault;
+mod watch;

@@ -41,12 +41,32 @@ struct Shared {
 }
 
 struct State {
-    /// The latest change of each secret.
-    due: HashMap<SecretRef, Changed>,
+    due: Due,
     /// Why watchers are not told, in words; none while they are.
     problem: Option<String>,
     stopped: bool,
     ended: bool,
+}
+
+/// The latest change of each secret, in the order in which the first of each came.
+#[derive(Default)]
+struct Due {
+    order: Vec<SecretRef>,
+    changes: HashMap<SecretRef, Changed>,
+}
+
+impl Due {
+    fn add(&mut self, changed: Changed) {
+        let of = changed.of.clone();
+        if self.changes.insert(of.clone(), changed).is_none() {
+            self.order.push(of);
+        }
+    }
+
+    fn take(&mut self) -> Vec<Changed> {
+        let Self { order, mut changes } = std::mem::take(self);
+        order.iter().filter_map(|of| changes.remove(of)).collect()
+    }
 }
 
 /// How the mount can be reached by the thread: where it is, and the number of its device.
@@ -65,7 +85,7 @@ impl Teller {
         place: Result<Place, String>,
     ) -> io::Result<Self> {
         let problem = place.as_ref().err().cloned();
-        let state = State { due: HashMap::new(), problem, stopped: false, ended: false };
+        let state = State { due: Due::default(), problem, stopped: false, ended: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), news: Condvar::new() });
         let thread = Thread { fs, notifier, own, place: place.ok(), shared: shared.clone() };
         std::thread::Builder::new().name("touch".into()).spawn(move || thread.run())?;
@@ -74,7 +94,7 @@ impl Teller {
 
     /// Hands a change over; never waits. The cache must serve the new version already.
     pub fn tell(&self, changed: Changed) {
-        self.0.lock().due.insert(changed.of.clone(), changed);
+        self.0.lock().due.add(changed);
         self.0.news.notify_all();
     }
 
@@ -99,9 +119,9 @@ impl Shared {
 
     /// Waits for changes and takes them all; none when it is over.
     fn next(&self) -> Option<Vec<Changed>> {
-        let idle = |state: &mut State| state.due.is_empty() && !state.stopped;
+        let idle = |state: &mut State| state.due.order.is_empty() && !state.stopped;
         let mut state = self.news.wait_while(self.lock(), idle).unwrap_or_else(|e| e.into_inner());
-        if state.stopped { None } else { Some(state.due.drain().map(|(_, changed)| changed).collect()) }
+        if state.stopped { None } else { Some(state.due.take()) }
     }
 
     fn pause(&self) {
