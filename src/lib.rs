@@ -15,6 +15,7 @@ pub mod render;
 pub mod cache;
 pub mod backend;
 pub mod mounts;
+pub mod watched;
 pub mod trusted_file;
 pub mod printable;
 pub mod number_hash;

@@ -6,12 +6,11 @@
 //! deadline that it owns.
 
 mod bookmark;
+mod peek;
 mod slot;
 mod sweeper;
 
-use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use moka::future::Cache;
@@ -260,20 +259,6 @@ impl SecretCache {
     /// Whether a snapshot is past its TTL.
     pub fn is_stale(&self, snapshot: &Snapshot) -> bool {
         self.clock.now() >= snapshot.fresh_until
-    }
-
-    /// What is held of a secret, fresh or not: nobody is asked, nobody is waited for, and it is no use of the secret.
-    pub fn peek(&self, of: &SecretRef) -> Option<Result<Arc<Snapshot>, Error>> {
-        let question = Question::Read(of.clone());
-        // What moka does beside the search may have to wait; then nothing is said to be held.
-        let found = std::pin::pin!(self.slots.get(&question));
-        match found.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(slot) => match slot?.answer()? {
-                Answer::Secret(result) => Some(result),
-                Answer::Listing(_) => None,
-            },
-            Poll::Pending => None,
-        }
     }
 
     /// The name and kind of a backend; `None` for an id of another cache.

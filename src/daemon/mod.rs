@@ -4,6 +4,7 @@
 mod harden;
 mod plan;
 mod signals;
+mod watchers;
 
 use std::io;
 use std::sync::Arc;
@@ -78,13 +79,21 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     };
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
-    let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
+    let mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     runtime.spawn(cache.clone().sweep_forever());
     let teller = mounted.teller().clone();
-    if let Some(why) = teller.problem() {
-        tracing::info!(mountpoint = %at, "programs that watch files (inotify) are not told of changes: {why}");
+    match (teller.problem(), mounted.device()) {
+        (None, Some(device)) => {
+            let period = limits.freshness.ttl / 2;
+            runtime.spawn(watchers::note_watched_forever(fs, device.to_owned(), period));
+        }
+        (why, _) => tracing::info!(
+            mountpoint = %at,
+            "programs that watch files (inotify) are not told of changes: {}",
+            why.unwrap_or_default()
+        ),
     }
     runtime.spawn(async move {
         while let Some(changed) = news.recv().await {

@@ -8,6 +8,7 @@ mod explain;
 mod handles;
 mod resolve;
 mod touch;
+mod watched;
 #[cfg(test)]
 mod tests;
 

@@ -60,10 +60,12 @@ impl Place {
     }
 
     /// The secret or folder that it shows or is a part of; none for a directory of the configuration.
-    pub fn of(&self) -> Option<&SecretRef> {
+    pub fn shown(&self) -> Option<(TreeId, &SecretRef)> {
         match self {
             Self::Junction(_) => None,
-            Self::Directory { of, .. } | Self::Field { of, .. } | Self::View { of, .. } => Some(of),
+            Self::Directory { tree, of } | Self::Field { tree, of, .. } | Self::View { tree, of, .. } => {
+                Some((*tree, of))
+            }
         }
     }
 }

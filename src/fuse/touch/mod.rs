@@ -186,7 +186,11 @@ impl Thread {
         let directory = clone.directory(&touch.path)?;
         let changed = touch.changed.iter().map(|name| writable::changed(&directory, name));
         let gone = touch.gone.iter().map(|name| writable::gone(&directory, name));
-        changed.chain(gone).fold(Ok(()), |all, one| one.and(all))
+        let mut result = Ok(());
+        for one in changed.chain(gone) {
+            result = one.and(result);
+        }
+        result
     }
 
     /// Says it when telling begins to fail, once.
