@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{CWD, Dir, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
 
 /// The inodes of `device` (`major:minor`) that some process watches. Processes that cannot be looked into are left out:
 /// other users' for a user, all others without CAP_SYS_PTRACE, those outside of our pid namespace. Marks of whole mounts and
@@ -16,34 +17,32 @@ use rustix::fs::{CWD, Dir, Mode, OFlags};
 pub fn inodes_on(device: &str) -> io::Result<HashSet<u64>> {
     let sdev = sdev(device).ok_or(io::ErrorKind::InvalidInput)?;
     let mut watched = HashSet::new();
-    let proc = open(CWD, "/proc")?;
-    for process in Dir::read_from(&proc)?.flatten() {
-        let name = process.file_name().to_bytes();
-        if name.first().is_some_and(u8::is_ascii_digit) {
+    let proc = directory(CWD, "/proc")?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut processes = RawDir::new(&proc, &mut buffer);
+    while let Some(Ok(process)) = processes.next() {
+        let name = process.file_name().to_string_lossy();
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
             // It may have ended, or be none of our business.
-            let _ = look_into(proc.as_fd(), name, sdev, &mut watched);
+            let _ = look_into(proc.as_fd(), &name, sdev, &mut watched);
         }
     }
     Ok(watched)
 }
 
-fn look_into(proc: BorrowedFd<'_>, process: &[u8], sdev: u64, watched: &mut HashSet<u64>) -> io::Result<()> {
-    let process = open(proc, process)?;
-    let open_files = open(process.as_fd(), "fd")?;
-    for file in Dir::read_from(&open_files)?.flatten() {
+fn look_into(proc: BorrowedFd<'_>, process: &str, sdev: u64, watched: &mut HashSet<u64>) -> io::Result<()> {
+    let open_files = directory(proc, &format!("{process}/fd"))?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut files = RawDir::new(&open_files, &mut buffer);
+    while let Some(Ok(file)) = files.next() {
+        if file.file_name().to_bytes().starts_with(b".") {
+            continue;
+        }
         let mut link = [0; 32];
-        let link = match rustix::fs::readlinkat_raw(&open_files, file.file_name(), &mut link[..]) {
-            Ok(length) => link.get(..length).unwrap_or_default(),
-            Err(_) => continue,
-        };
-        if is_watcher(link) {
-            let number = file.file_name().to_string_lossy();
-            let info = rustix::fs::openat(
-                &process,
-                format!("fdinfo/{number}"),
-                OFlags::RDONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
+        let length = rustix::fs::readlinkat_raw(&open_files, file.file_name(), &mut link[..]);
+        if length.is_ok_and(|length| is_watcher(link.get(..length).unwrap_or_default())) {
+            let info = format!("{process}/fdinfo/{}", file.file_name().to_string_lossy());
+            let info = rustix::fs::openat(proc, info, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
             let text = io::read_to_string(std::fs::File::from(info))?;
             watched.extend(text.lines().filter_map(|line| inode(line, sdev)));
         }
@@ -51,7 +50,7 @@ fn look_into(proc: BorrowedFd<'_>, process: &[u8], sdev: u64, watched: &mut Hash
     Ok(())
 }
 
-fn open(at: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<rustix::fd::OwnedFd> {
+fn directory(at: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }

@@ -15,7 +15,7 @@ use crate::tree::Tree;
 
 pub(super) struct World {
     pub(super) backend: Arc<Faulty>,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) fs: SecretFs,
 }
 

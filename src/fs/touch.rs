@@ -148,3 +148,112 @@ impl SecretFs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::time::Duration;
+
+    use super::super::tests::{World, world};
+    use super::*;
+    use crate::backend::Error;
+    use crate::secret::Version;
+
+    /// That the secret at `path` has changed, found out by the cache.
+    async fn changed(world: &World, path: &str) -> Changed {
+        world.clock.advance(Duration::from_nanos(1));
+        let version = world.fs.cache.refresh(&world.of(path)).await.ok();
+        Changed { of: world.of(path), version: version.map(|held| held.secret.version.clone()) }
+    }
+
+    fn names(mut names: Vec<String>) -> Vec<String> {
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn in_a_directory_that_is_known_every_field_is_touched_and_views_that_are_known() {
+        let world = world(&[(&["apps", "x"], "")]);
+        world.backend.put("team/db", &[("k", b"canary"), ("long", b"canary")]);
+        world.walk("apps/x/team/db/.env").await.unwrap();
+        let known = world.walk("apps/x/team/db/k").await.unwrap().ino;
+        world.backend.put("team/db", &[("k", b"canary-2"), ("a/b", b"canary")]);
+        let [touch] = &world.fs.touches(&changed(&world, "team/db").await)[..] else { panic!() };
+        assert_eq!(touch.path, ["apps", "x", "team", "db"]);
+        assert_eq!(names(touch.changed.clone()), [".env", "a%2Fb", "k"]);
+        assert!(touch.gone.is_empty(), "nobody looked `long` up");
+        assert_eq!(touch.known.len(), 2);
+        assert!(touch.known.contains(&known));
+        // Every name on the way leads where a program's lookup leads.
+        let mut at = INodeNo::ROOT;
+        for (depth, name) in touch.path.iter().chain([&"k".to_owned()]).enumerate() {
+            let found = world.fs.look_up_step(touch, at, name.as_ref()).unwrap();
+            let path = touch.path.iter().map(String::as_str).chain(["k"]).take(depth + 1).collect::<Vec<_>>();
+            assert_eq!(found.attributes, world.walk(&path.join("/")).await.unwrap());
+            assert!(found.current);
+            at = found.attributes.ino;
+        }
+        assert_eq!(world.fs.look_up_step(touch, INodeNo::ROOT, "other".as_ref()), None);
+    }
+
+    #[tokio::test]
+    async fn without_its_directory_only_files_that_are_known_are_touched_and_nothing_else() {
+        let world = world(&[(&[], "")]);
+        world.backend.put("a", &[("k", b"canary"), ("other", b"canary"), ("old", b"canary")]);
+        let (k, old) = (world.walk("a/k").await.unwrap(), world.walk("a/old").await.unwrap());
+        let directory = world.walk("a").await.unwrap().ino;
+        world.fs.forget(directory, u64::MAX);
+        world.backend.put("a", &[("k", b"canary-2"), ("other", b"canary-2")]);
+        let [touch] = &world.fs.touches(&changed(&world, "a").await)[..] else { panic!() };
+        assert_eq!((&touch.changed[..], &touch.gone[..]), (&["k".to_owned()][..], &["old".to_owned()][..]));
+        world.fs.forget(k.ino, u64::MAX);
+        world.fs.forget(old.ino, u64::MAX);
+        assert!(world.fs.touches(&changed(&world, "a").await).is_empty());
+        world.backend.put("b", &[("k", b"canary")]);
+        assert!(world.fs.touches(&changed(&world, "b").await).is_empty());
+        let old =
+            Changed { of: SecretRef { version: Some(Version::new("1")), ..world.of("a") }, version: None };
+        assert!(world.fs.touches(&old).is_empty(), "an older version does not change");
+    }
+
+    #[tokio::test]
+    async fn a_secret_shown_twice_is_touched_twice() {
+        let world = world(&[(&["all"], ""), (&["db"], "team/db")]);
+        world.backend.put("team/db", &[("k", b"canary")]);
+        world.walk("all/team/db/k").await.unwrap();
+        world.walk("db/k").await.unwrap();
+        let touches = world.fs.touches(&changed(&world, "team/db").await);
+        let paths: Vec<_> = touches.iter().map(|touch| touch.path.join("/")).collect();
+        assert_eq!(paths, ["all/team/db", "db"]);
+    }
+
+    #[tokio::test]
+    async fn a_field_behind_a_folder_is_not_touched() {
+        let world = world(&[(&[], "")]);
+        world.backend.put("foo", &[("bar", b"canary-field"), ("baz", b"canary")]);
+        world.backend.put("foo/bar", &[("k", b"canary-child")]);
+        world.walk("foo/bar/k").await.unwrap();
+        let [touch] = &world.fs.touches(&changed(&world, "foo").await)[..] else { panic!() };
+        assert_eq!(touch.changed, ["baz"]);
+    }
+
+    #[tokio::test]
+    async fn of_a_secret_that_is_gone_the_kernel_is_told_the_size_that_it_knows_and_nobody_is_asked() {
+        let world = world(&[(&[], "")]);
+        world.backend.put("a", &[("k", b"canary-value")]);
+        let before = world.walk("a/k").await.unwrap();
+        world.backend.delete("a");
+        let gone = changed(&world, "a").await;
+        world.backend.fail_with(Some(Error::Status(503)));
+        world.clock.advance(Duration::from_secs(3600));
+        let (reads, lists) = (world.backend.reads(), world.backend.lists());
+        let [touch] = &world.fs.touches(&gone)[..] else { panic!() };
+        assert_eq!((touch.changed.len(), &touch.gone[..]), (0, &["k".to_owned()][..]));
+        let known = world.fs.known(before.ino).unwrap();
+        assert!(!known.current);
+        assert_eq!((known.attributes.ino, known.attributes.size), (before.ino, 12));
+        assert_eq!((known.attributes.mode, known.attributes.uid), (before.mode, before.uid));
+        assert_eq!((world.backend.reads(), world.backend.lists()), (reads, lists));
+    }
+}

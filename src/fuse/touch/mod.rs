@@ -211,3 +211,27 @@ impl Thread {
         state.problem = problem;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::cache::SourceId;
+    use crate::path::BackendPath;
+    use crate::secret::Version;
+
+    #[test]
+    fn of_many_changes_of_one_secret_the_last_is_told_at_the_place_of_the_first() {
+        let changed = |path: &str, version: &str| Changed {
+            of: SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
+            version: Some(Version::new(version)),
+        };
+        let mut due = Due::default();
+        for (path, version) in [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3")] {
+            due.add(changed(path, version));
+        }
+        assert_eq!(due.take(), [changed("a", "3"), changed("b", "1"), changed("c", "1")]);
+        assert!(due.take().is_empty());
+    }
+}

@@ -2,12 +2,16 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
+
+use secretfs::cache::Changed;
+use secretfs::secret::Version;
 
 use super::written;
 use crate::support::available;
 use crate::support::inotify::Watcher;
-use crate::support::mount::possible;
-use crate::support::rig::Rig;
+use crate::support::mount::{HANG, possible};
+use crate::support::rig::{Rig, of};
 
 /// A mount in which changes can be told, or the end of the test.
 macro_rules! rig {
@@ -216,4 +220,26 @@ fn what_the_kernel_does_not_hold_is_not_touched() {
     // The marker and its directory; nothing of `b`.
     assert_eq!(rig.fs.in_use().0, known + 2);
     assert!(Path::new(&rig.at).is_dir());
+}
+
+#[test]
+fn a_touch_asks_no_backend_and_waits_for_none() {
+    let rig = rig!(&[]);
+    rig.backend.put("team/a", &[("k", b"canary")]);
+    std::fs::read(rig.at.join("team/a/k")).unwrap();
+    let watcher = watched(&rig, &["team/a/k"]);
+    rig.backend.delay(HANG * 2);
+    let asked = (rig.backend.reads(), rig.backend.lists());
+    // Nothing is held any more, and the kernel has to ask for every name on the way.
+    rig.cache.flush();
+    std::thread::sleep(Duration::from_millis(1100));
+    for version in ["2", "3"] {
+        let version = Some(Version::new(version));
+        rig.mounted.teller().tell(Changed { of: of("team/a"), version });
+        assert_eq!(watcher.wait(&["team/a/k CLOSE_WRITE"]), written("team/a/k"));
+    }
+    rig.mounted.teller().tell(Changed { of: of("team/a"), version: None });
+    assert_eq!(watcher.wait(&["team/a/k ATTRIB"]), ["team/a/k ATTRIB"]);
+    assert_eq!((rig.backend.reads(), rig.backend.lists()), asked);
+    assert_eq!(rig.tells(), Ok(()));
 }
