@@ -18,6 +18,7 @@ pub mod render;
 pub mod cache;
 pub mod backend;
 pub mod mounts;
+pub mod watched;
 pub mod trusted_file;
 pub mod printable;
 pub mod pattern;

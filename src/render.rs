@@ -31,6 +31,15 @@ impl View {
             _ => None,
         }
     }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => ".json",
+            Self::Env => ".env",
+            Self::Meta => ".meta",
+        }
+    }
 }
 
 /// What `.meta` and the extended attributes tell. Nothing in it is secret.

@@ -11,6 +11,10 @@ use super::slot::{Answer, Asking, Slot};
 use super::{How, Job, Priority, Question, SecretCache, SecretRef, SourceId, chance};
 use crate::backend::{Error, Versions};
 use crate::clock::Moment;
+use crate::secret::Version;
+
+/// Versions of more watched secrets than this are not remembered.
+const MOST_WATCHED: usize = 10_000;
 
 /// Whether a backend may be asked ahead of need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,11 +131,16 @@ impl SecretCache {
             }
             None => {
                 if let Some(slot) = self.slots.get(&job.question).await {
-                    let (held, wake) = slot.use_at(now);
+                    let wake = slot.use_at(now);
+                    if job.fetch
+                        && let Some(snapshot) = slot.snapshot()
+                    {
+                        self.missed(&job.question, Some(&snapshot.secret.version));
+                    }
                     if let Some(at) = wake {
                         self.put_on_schedule(job.question.clone(), &slot, at);
                     }
-                    if held {
+                    if slot.answer().is_some_and(|answer| answer.is_kept()) {
                         return Done::NotNeeded;
                     }
                 }
@@ -142,7 +151,30 @@ impl SecretCache {
             }
         };
         let how = How { max_age: Some(Duration::ZERO), note: None, asker };
-        if self.answer(job.question.clone(), how).await.is_outage() { Done::Failed } else { Done::Asked }
+        let answer = self.answer(job.question.clone(), how).await;
+        if answer.is_outage() {
+            return Done::Failed;
+        }
+        if let (Priority::Prefetch, Answer::Secret(found)) = (asker, &answer) {
+            let version = found.as_ref().ok().map(|snapshot| snapshot.secret.version.clone());
+            if self.missed(&job.question, version.as_ref()) {
+                self.publish(job.question.of(), version);
+            }
+        }
+        Done::Asked
+    }
+
+    /// Takes note of the version of a watched secret; whether its watchers know another one (or know it as gone): it may have
+    /// changed while it was not held.
+    fn missed(&self, question: &Question, version: Option<&Version>) -> bool {
+        let mut watched = self.watched.lock().unwrap_or_else(|e| e.into_inner());
+        if watched.len() >= MOST_WATCHED {
+            watched.clear();
+        }
+        match watched.insert(question.of().clone(), version.cloned()) {
+            Some(before) => before.as_ref() != version && version.is_some(),
+            None => false,
+        }
     }
 
     /// How many secrets in use lie directly in each folder of a backend.

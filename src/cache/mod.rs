@@ -12,6 +12,7 @@ mod fetch;
 mod gate;
 mod lane;
 mod news;
+mod peek;
 mod schedule;
 mod slot;
 
@@ -132,6 +133,8 @@ pub struct SecretCache {
     /// Told when something is due earlier than was known.
     earlier: Notify,
     subscribers: Subscribers,
+    /// Guards which versions the watchers of files know; held for a map operation only.
+    watched: Mutex<HashMap<SecretRef, Option<Version>>>,
 }
 
 /// What was asked.
@@ -188,6 +191,7 @@ impl SecretCache {
             schedule: Mutex::default(),
             earlier: Notify::new(),
             subscribers: Subscribers::default(),
+            watched: Mutex::default(),
         }
     }
 
@@ -412,6 +416,10 @@ impl SecretCache {
             Ok(snapshot) => Some(snapshot.secret.version.clone()),
             Err(_) => None,
         };
+        self.publish(of, version);
+    }
+
+    fn publish(&self, of: &SecretRef, version: Option<Version>) {
         self.counters.changes.count();
         self.subscribers.tell(&Changed { of: of.clone(), version });
     }

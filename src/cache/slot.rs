@@ -246,11 +246,9 @@ impl Slot {
         self.state().excused_until = Some(now.plus(self.freshness.excuse()));
     }
 
-    /// Counts as an open at `now`; whether there was something, and when it must be put on the schedule anew.
-    pub(super) fn use_at(&self, now: Moment) -> (bool, Option<Moment>) {
-        let (look, wake) = self.look(now, None, Some(Duration::ZERO), true);
-        drop(look);
-        (self.state().answer.is_some(), wake)
+    /// Counts as an open at `now`; when it must be put on the schedule anew.
+    pub(super) fn use_at(&self, now: Moment) -> Option<Moment> {
+        self.look(now, None, Some(Duration::ZERO), true).1
     }
 
     /// Whether it is in use at `now`.

@@ -4,6 +4,7 @@
 mod harden;
 mod plan;
 mod signals;
+mod watchers;
 
 use std::io;
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let whole = std::path::absolute(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
     let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), whole).map_err(Failure::Hooks)?;
     let hooks = Arc::new(hooks);
+    // From the start: what nobody hears is lost.
+    let mut news = cache.subscribe();
     let fs = Arc::new(SecretFs::new(trees.clone(), cache.clone(), max_value_size));
     let mut signals = {
         let _runtime = runtime.enter();
@@ -97,13 +100,26 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
+    let teller = mounted.teller().clone();
+    let period = limits.freshness.ttl / 2;
+    match (teller.problem(), mounted.device()) {
+        (None, Some(device)) => {
+            runtime.spawn(watchers::note_watched_forever(fs.clone(), device.to_owned(), period));
+        }
+        (why, _) => tracing::info!(
+            mountpoint = %at,
+            "programs that watch files (inotify) are not told of changes: {}",
+            why.unwrap_or_default()
+        ),
+    }
     let running_hooks = runtime.spawn(hooks.clone().run(cache.subscribe()));
     runtime.spawn(Refresher::new(cache.clone()).run());
     let control = mounted.device().map(|device| {
         let since = SystemTime::now();
         let hooks = hooks.clone();
         let hooks = Box::new(move || hooks.states().into_iter().map(Into::into).collect());
-        let watchers = Box::new(|| Err("open again, or look at the modification time".into()));
+        let told = teller.clone();
+        let watchers = Box::new(move || told.problem().map_or(Ok(()), |why| Err(why.to_string())));
         let control = Control { fs, trees, cache: cache.clone(), since, deadline, hooks, watchers };
         let device = device.to_owned();
         let socket = runtime.block_on(control::claim(&device));
@@ -113,6 +129,11 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
             );
         }
         runtime.spawn(async move { control.serve(&device, socket.ok()).await })
+    });
+    runtime.spawn(async move {
+        while let Some(changed) = news.recv().await {
+            teller.tell(changed);
+        }
     });
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);

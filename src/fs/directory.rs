@@ -61,7 +61,7 @@ impl SecretFs {
     /// Counts a lookup of an entry that a readdirplus reply carries, and returns its attributes.
     pub fn look_up_entry(&self, parent: INodeNo, entry: &DirEntry) -> Attributes {
         let node: Arc<Node> = self.inodes.look_up(parent, entry.place.clone());
-        node.tell(entry.mark);
+        node.tell(entry.mark, entry.attributes.size);
         Attributes { ino: node.ino, ..entry.attributes }
     }
 

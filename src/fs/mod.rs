@@ -8,6 +8,8 @@ mod explain;
 mod handles;
 mod refs;
 mod resolve;
+mod touch;
+mod watched;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{Handle, HandleNo};
 pub use refs::RefsAt;
+pub use touch::{Known, Touch};
 
 /// What kind of thing an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +100,7 @@ impl SecretFs {
         let place = self.resolve(&parent.place, name).await?;
         let (attributes, mark) = self.describe(&place, None).await?;
         let node = self.inodes.look_up(parent.ino, place);
-        node.tell(mark);
+        node.tell(mark, attributes.size);
         Ok(Attributes { ino: node.ino, ..attributes })
     }
 
@@ -112,7 +115,7 @@ impl SecretFs {
         let handle = handle.and_then(|number| self.handles.get(number));
         let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
         if handle.is_none() {
-            node.tell(mark);
+            node.tell(mark, attributes.size);
         }
         Ok(Attributes { ino, ..attributes })
     }
@@ -211,29 +214,38 @@ impl SecretFs {
 
     /// Attributes (without the number) and the mark of what they show.
     async fn describe(&self, place: &Place, handle: Option<&Handle>) -> Result<(Attributes, u64), Failure> {
-        let (tree, of) = match place {
-            Place::Junction(path) => {
-                let (uid, gid) = self.trees.junction_owner(path);
-                return Ok((self.directory_attributes(uid, gid, 0o555), 0));
-            }
-            Place::Directory { tree, .. } => {
-                let permissions = self.permissions(*tree);
-                return Ok((
-                    self.directory_attributes(permissions.uid, permissions.gid, permissions.dir_mode()),
-                    0,
-                ));
-            }
-            Place::Field { tree, of, .. } | Place::View { tree, of, .. } => (*tree, of),
+        let (Place::Field { tree, of, .. } | Place::View { tree, of, .. }) = place else {
+            return Ok((self.describe_directory(place), 0));
         };
         if let Some(handle) = handle {
             let secret = &handle.snapshot().secret;
-            return Ok(self.file_attributes(tree, secret, handle.bytes().len()));
+            return Ok(self.file_attributes(*tree, secret, handle.bytes().len()));
         }
-        let snapshot = self.cache.secret(of).await?;
-        let size = match place {
-            Place::Field { field, .. } => snapshot.secret.field(field).ok_or(Failure::NoEntry)?.value.len(),
-            Place::View { view, .. } => self.render(of, *view, &snapshot).len(),
-            Place::Junction(_) | Place::Directory { .. } => 0,
+        self.describe_file(place, &*self.cache.secret(of).await?)
+    }
+
+    fn describe_directory(&self, place: &Place) -> Attributes {
+        let (uid, gid, mode) = match place {
+            Place::Junction(path) => {
+                let (uid, gid) = self.trees.junction_owner(path);
+                (uid, gid, 0o555)
+            }
+            Place::Directory { tree, .. } | Place::Field { tree, .. } | Place::View { tree, .. } => {
+                let permissions = self.permissions(*tree);
+                (permissions.uid, permissions.gid, permissions.dir_mode())
+            }
+        };
+        let (ino, kind) = (INodeNo::ROOT, Kind::Directory);
+        Attributes { ino, kind, size: 0, mode, uid, gid, mtime: self.mounted }
+    }
+
+    fn describe_file(&self, place: &Place, snapshot: &Snapshot) -> Result<(Attributes, u64), Failure> {
+        let (tree, size) = match place {
+            Place::Field { tree, field, .. } => {
+                (*tree, snapshot.secret.field(field).ok_or(Failure::NoEntry)?.value.len())
+            }
+            Place::View { tree, of, view } => (*tree, self.render(of, *view, snapshot).len()),
+            Place::Junction(_) | Place::Directory { .. } => return Err(Failure::IsADirectory),
         };
         Ok(self.file_attributes(tree, &snapshot.secret, size))
     }
@@ -250,10 +262,6 @@ impl SecretFs {
             mtime: secret.created.unwrap_or(self.mounted),
         };
         (attributes, mark(secret, size))
-    }
-
-    fn directory_attributes(&self, uid: u32, gid: u32, mode: u16) -> Attributes {
-        Attributes { ino: INodeNo::ROOT, kind: Kind::Directory, size: 0, mode, uid, gid, mtime: self.mounted }
     }
 
     fn render(&self, of: &SecretRef, view: View, snapshot: &Snapshot) -> crate::secret::SecretBytes {

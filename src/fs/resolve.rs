@@ -183,7 +183,7 @@ impl SecretFs {
     }
 
     /// The directory above, and the name in it; none at the root of a tree.
-    fn above(&self, tree: TreeId, of: &SecretRef) -> Option<(SecretRef, Box<str>)> {
+    pub(super) fn above(&self, tree: TreeId, of: &SecretRef) -> Option<(SecretRef, Box<str>)> {
         let is_root = self.trees.get(tree).is_none_or(|tree| tree.root == *of);
         let (path, name) = of.path.split_last().filter(|_| !is_root)?;
         Some((SecretRef::current(of.source, path), name))

@@ -13,13 +13,13 @@ use crate::clock::Clock;
 use crate::path::BackendPath;
 use crate::tree::Tree;
 
-struct World {
-    backend: Arc<Faulty>,
-    clock: Clock,
-    fs: SecretFs,
+pub(super) struct World {
+    pub(super) backend: Arc<Faulty>,
+    pub(super) clock: Clock,
+    pub(super) fs: SecretFs,
 }
 
-fn world(trees: &[(&[&str], &str)]) -> World {
+pub(super) fn world(trees: &[(&[&str], &str)]) -> World {
     let backend = Arc::new(Faulty::new());
     let clock = Clock::manual();
     clock.advance(Duration::from_secs(1000));
@@ -35,7 +35,11 @@ fn world(trees: &[(&[&str], &str)]) -> World {
 }
 
 impl World {
-    async fn walk(&self, path: &str) -> Result<Attributes, Failure> {
+    pub(super) fn of(&self, path: &str) -> SecretRef {
+        SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
+    }
+
+    pub(super) async fn walk(&self, path: &str) -> Result<Attributes, Failure> {
         let mut at = self.fs.attributes(INodeNo::ROOT, None).await?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             at = self.fs.lookup(at.ino, OsStr::new(name)).await?;

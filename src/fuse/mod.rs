@@ -4,22 +4,25 @@
 //! A hit is answered on the thread that read the request. A miss takes its reply into a task with a deadline, so that a
 //! slow backend never holds a thread that others need.
 
+mod attach;
 mod convert;
 mod directories;
 mod hand_over;
 mod invalidate;
 mod mount;
+mod mount_attributes;
 mod read_only;
+mod touch;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
-    ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyXattr, Request,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request, TimeOrNow,
 };
 
 use tokio::sync::Notify;
@@ -32,6 +35,8 @@ use directories::{Directories, Line, lines};
 use hand_over::HandOver;
 use invalidate::Invalidate;
 pub use mount::{Mounted, Options, Unmounted, mount};
+use touch::Own;
+pub use touch::Teller;
 
 /// How long the kernel may use a name and attributes without asking again. Short enough that a poller sees a change at
 /// once for practical purposes; opens are always checked, whatever this is.
@@ -45,6 +50,7 @@ struct Adapter {
     hand_over: HandOver,
     directories: Directories,
     invalidate: Arc<OnceLock<Invalidate>>,
+    own: Arc<Own>,
     over: Arc<Notify>,
 }
 
@@ -70,6 +76,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.own.caused(request) {
+            return self.own.look_up(&self.fs, parent, name, reply);
+        }
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let found = async move { fs.lookup(ours(parent), &name).await };
         self.hand_over.answer(request, found, |found| match found {
@@ -83,6 +92,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        if self.own.caused(request) {
+            return self.own.attributes(&self.fs, ino, reply);
+        }
         let fs = self.fs.clone();
         let attributes = async move { fs.attributes(ours(ino), handle.map(|h| HandleNo(h.0))).await };
         self.hand_over.answer(request, attributes, |attributes| match attributes {
@@ -91,7 +103,34 @@ impl Filesystem for Adapter {
         });
     }
 
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        if self.own.caused(request) {
+            return self.own.attributes(&self.fs, ino, reply);
+        }
+        reply.error(errno(&Failure::ReadOnly));
+    }
+
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.own.caused(request) {
+            return self.own.open(reply);
+        }
         if convert::wants_to_write(flags) {
             return reply.error(errno(&Failure::ReadOnly));
         }

@@ -4,17 +4,18 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::Adapter;
 use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
+use super::touch::{self, Own, Teller};
+use super::{Adapter, attach};
 use crate::fs::SecretFs;
 use crate::mounts;
 
@@ -41,6 +42,7 @@ pub struct Mounted {
     /// What tells this mount from another at the same place.
     device: Option<String>,
     over: Arc<Notify>,
+    teller: Teller,
 }
 
 /// How an unmount ended.
@@ -52,11 +54,47 @@ pub enum Unmounted {
     InUse,
 }
 
-/// Mounts and serves. As root by mount(2), as a user through `fusermount3`. Work that waits runs on `runtime`.
+/// Mounts and serves. As root by the kernel's mount calls, as a user through `fusermount3`. Work that waits runs on `runtime`.
 ///
 /// # Errors
-/// What mount(2) or fusermount3 said.
+/// What the kernel or fusermount3 said.
 pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
+    let at = at.canonicalize()?;
+    let (invalidate, own, over) = (Arc::default(), Arc::<Own>::default(), Arc::<Notify>::default());
+    let adapter = Adapter {
+        fs: fs.clone(),
+        hand_over: HandOver::new(runtime, options.deadline),
+        directories: Directories::default(),
+        invalidate: Arc::clone(&invalidate),
+        own: own.clone(),
+        over: over.clone(),
+    };
+    let (session, device, place) = match attach::make(&at, &options.source, options.allow_other) {
+        Ok(detached) => {
+            let (requests, unattached) = detached.split();
+            let device = unattached.device()?;
+            let session = Session::from_fd(adapter, requests, acl(options), config(options))?.spawn()?;
+            // Served before it can be seen.
+            unattached.attach(&at)?;
+            (session, Some(device.clone()), Ok(touch::Place { at: at.clone(), device }))
+        }
+        Err(error) => {
+            let session = Session::new(adapter, &at, &config(options))?.spawn()?;
+            // Somebody may have unmounted already: then nothing of ours is there, and the session is about to end.
+            (session, mounts::device_at(&at)?, Err(why_read_only(&error)))
+        }
+    };
+    let _ = invalidate.set(Invalidate::start(session.notifier())?);
+    let teller = Teller::start(fs, session.notifier(), own, place)?;
+    Ok(Mounted { session, at, device, over, teller })
+}
+
+fn acl(options: &Options) -> SessionACL {
+    if options.allow_other { SessionACL::All } else { SessionACL::Owner }
+}
+
+/// For a mount that fuser makes, read-only throughout.
+fn config(options: &Options) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
@@ -69,23 +107,18 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         MountOption::NoExec,
         MountOption::NoAtime,
     ];
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.acl = acl(options);
     config.n_threads = Some(options.threads.max(1));
-    let at = at.canonicalize()?;
-    let invalidate = Arc::new(OnceLock::new());
-    let over = Arc::new(Notify::new());
-    let adapter = Adapter {
-        fs,
-        hand_over: HandOver::new(runtime, options.deadline),
-        directories: Directories::default(),
-        invalidate: invalidate.clone(),
-        over: over.clone(),
-    };
-    let session = Session::new(adapter, &at, &config)?.spawn()?;
-    // Somebody may have unmounted already: then nothing of ours is there, and the session is about to end.
-    let device = mounts::device_at(&at)?;
-    let _ = invalidate.set(Invalidate::start(session.notifier())?);
-    Ok(Mounted { session, at, device, over })
+    config
+}
+
+/// Why nothing can be touched in a mount that could not be made otherwise.
+fn why_read_only(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "that needs the right to mount (root, CAP_SYS_ADMIN)".to_owned(),
+        io::ErrorKind::Unsupported => "that needs Linux 5.12 or later".to_owned(),
+        _ => format!("a mount that it could be done in cannot be made here: {error}"),
+    }
 }
 
 impl Mounted {
@@ -94,7 +127,12 @@ impl Mounted {
         self.over.notified().await;
     }
 
-    /// The kernel's number for it; none when somebody has taken it away before it could be looked up.
+    /// Who tells programs of changes.
+    pub fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
+    /// The number of the mount's device, as [`mounts::Mount`] has it; none where it was gone at once.
     pub fn device(&self) -> Option<&str> {
         self.device.as_deref()
     }
@@ -105,8 +143,10 @@ impl Mounted {
     /// # Errors
     /// What umount(2) or fusermount3 said.
     pub fn unmount(self) -> io::Result<Unmounted> {
-        let Self { session, at, device, .. } = self;
-        // Dropped it would unmount whatever is at the place (fuser takes every session for mounted).
+        let Self { session, at, device, teller, .. } = self;
+        // A clone of the mount would keep it alive.
+        teller.stop();
+        // Dropped it would unmount whatever is at the place (fuser takes every session that it mounted for mounted still).
         let session = ManuallyDrop::new(session);
         let is_ours = || mounts::device_at(&at).map(|there| there == device);
         if is_ours()? {

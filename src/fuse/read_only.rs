@@ -1,5 +1,5 @@
 //! Owns the answer to every request that would change something: EROFS.
-//! Does not know any other request.
+//! Does not know any other request, nor SETATTR, which [`super::touch`] has a use for.
 //!
 //! The mount is read-only, so the kernel refuses changes itself. Root can take that away (`mount -o remount,rw`), and then
 //! they arrive here. fuser's own answers would be ENOSYS, EPERM and EOPNOTSUPP, by request.
@@ -8,10 +8,6 @@
 macro_rules! refuse_changes {
     () => {
         $crate::fuse::read_only::refuse_changes! {
-            setattr(INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<fuser::TimeOrNow>,
-                Option<fuser::TimeOrNow>, Option<std::time::SystemTime>, Option<FileHandle>,
-                Option<std::time::SystemTime>, Option<std::time::SystemTime>, Option<std::time::SystemTime>,
-                Option<fuser::BsdFileFlags>) -> ReplyAttr;
             mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
             mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
             unlink(INodeNo, &OsStr) -> ReplyEmpty;

@@ -252,6 +252,17 @@ async fn a_watched_secret_stays_in_use_and_a_wanted_one_is_fetched() {
     world.backend.put("f/0", &[("value", b"canary-2")]);
     world.pass(TTL).await;
     assert_eq!(world.news.try_recv().unwrap().of, of("f/0"));
+    // What happens while it is not held is found out when somebody who watches is seen again.
+    world.cache.want(&of("f/0"));
+    world.pass(TTL * 6).await;
+    assert!(world.cache.held().is_empty());
+    world.cache.want(&of("f/0"));
+    world.pass(TTL * 6).await;
+    assert!(world.news.try_recv().is_err(), "it was the same");
+    world.backend.put("f/0", &[("value", b"canary-3")]);
+    world.cache.want(&of("f/0"));
+    world.pass(TTL).await;
+    assert_eq!(world.news.try_recv().unwrap().version.unwrap().as_str(), "3");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! Does not know attributes or values.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -52,6 +53,23 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// Whether it has bytes: a field or a view.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::Field { .. } | Self::View { .. })
+    }
+
+    /// The secret or folder that it shows or is a part of; none for a directory of the configuration.
+    pub fn shown(&self) -> Option<(TreeId, &SecretRef)> {
+        match self {
+            Self::Junction(_) => None,
+            Self::Directory { tree, of } | Self::Field { tree, of, .. } | Self::View { tree, of, .. } => {
+                Some((*tree, of))
+            }
+        }
+    }
+}
+
 /// A place that has an inode number.
 #[derive(Debug)]
 pub struct Node {
@@ -64,16 +82,24 @@ pub struct Node {
     /// Where the cache had the secret of this place the last time.
     pub bookmark: Bookmark,
     told: AtomicU64,
+    told_size: AtomicU64,
 }
 
 impl Node {
     fn new(ino: INodeNo, parent: INodeNo, place: Place) -> Self {
-        Self { ino, parent, place, bookmark: Bookmark::default(), told: AtomicU64::new(0) }
+        let (told, told_size) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { ino, parent, place, bookmark: Bookmark::default(), told, told_size }
     }
 
-    /// Notes that the kernel was told attributes with this mark (a hash of version and size).
-    pub fn tell(&self, mark: u64) {
+    /// Notes that the kernel was told attributes with this mark (a hash of version and size) and this size.
+    pub fn tell(&self, mark: u64, size: u64) {
         self.told.store(mark, Ordering::Relaxed);
+        self.told_size.store(size, Ordering::Relaxed);
+    }
+
+    /// The size that the kernel was told last; 0 before it was told any.
+    pub fn told_size(&self) -> u64 {
+        self.told_size.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel may hold attributes with another mark.
@@ -87,8 +113,15 @@ impl Node {
 /// process lives, however often it is forgotten, and nobody outside can make two places collide on purpose.
 pub struct INodeTable {
     key: RandomState,
-    /// Guards the map of known inodes; held for a map operation only.
-    known: RwLock<HashMap<INodeNo, Known, BuildNumberHash>>,
+    /// Guards the maps of known inodes; held for map operations only.
+    known: RwLock<KnownINodes>,
+}
+
+#[derive(Default)]
+struct KnownINodes {
+    by_number: HashMap<INodeNo, Known, BuildNumberHash>,
+    /// The files (fields, views) among them, by the number of their directory.
+    files: HashMap<INodeNo, Vec<INodeNo>, BuildNumberHash>,
 }
 
 struct Known {
@@ -100,13 +133,22 @@ impl INodeTable {
     /// A table that knows the root only.
     pub fn new(root: Place) -> Self {
         let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root));
-        let known = HashMap::from_iter([(INodeNo::ROOT, Known { node, lookups: 1 })]);
+        let mut known = KnownINodes::default();
+        known.by_number.insert(INodeNo::ROOT, Known { node, lookups: 1 });
         Self { key: RandomState::new(), known: RwLock::new(known) }
     }
 
     /// The node of a number that the kernel holds.
     pub fn get(&self, ino: INodeNo) -> Option<Arc<Node>> {
-        self.known.read().unwrap_or_else(|e| e.into_inner()).get(&ino).map(|known| known.node.clone())
+        let known = self.known.read().unwrap_or_else(|e| e.into_inner());
+        known.by_number.get(&ino).map(|known| known.node.clone())
+    }
+
+    /// The files (fields, views) that the kernel holds and that were found in this directory, which it need not hold.
+    pub fn files_in(&self, directory: INodeNo) -> Vec<Arc<Node>> {
+        let known = self.known.read().unwrap_or_else(|e| e.into_inner());
+        let files = known.files.get(&directory).into_iter().flatten();
+        files.filter_map(|ino| known.by_number.get(ino).map(|known| known.node.clone())).collect()
     }
 
     /// The number that `place` has or would get, without remembering it: for readdir(3), which is not a lookup.
@@ -119,10 +161,13 @@ impl INodeTable {
     pub fn look_up(&self, parent: INodeNo, place: Place) -> Arc<Node> {
         let mut ino = self.number(&place);
         let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
+        let KnownINodes { by_number, files } = &mut *known;
         loop {
-            let slot = known.entry(ino).or_insert_with(|| Known {
-                node: Arc::new(Node::new(ino, parent, place.clone())),
-                lookups: 0,
+            let slot = by_number.entry(ino).or_insert_with(|| {
+                if place.is_file() {
+                    files.entry(parent).or_default().push(ino);
+                }
+                Known { node: Arc::new(Node::new(ino, parent, place.clone())), lookups: 0 }
             });
             if slot.node.place == place {
                 slot.lookups += 1;
@@ -139,17 +184,25 @@ impl INodeTable {
             return;
         }
         let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
-        if let Some(slot) = known.get_mut(&ino) {
-            slot.lookups = slot.lookups.saturating_sub(lookups);
-            if slot.lookups == 0 {
-                known.remove(&ino);
+        let KnownINodes { by_number, files } = &mut *known;
+        let Some(slot) = by_number.get_mut(&ino) else { return };
+        slot.lookups = slot.lookups.saturating_sub(lookups);
+        if slot.lookups > 0 {
+            return;
+        }
+        let parent = slot.node.parent;
+        by_number.remove(&ino);
+        if let Entry::Occupied(mut siblings) = files.entry(parent) {
+            siblings.get_mut().retain(|other| *other != ino);
+            if siblings.get().is_empty() {
+                siblings.remove();
             }
         }
     }
 
     /// How many inodes the kernel holds, the root included.
     pub fn len(&self) -> usize {
-        self.known.read().unwrap_or_else(|e| e.into_inner()).len()
+        self.known.read().unwrap_or_else(|e| e.into_inner()).by_number.len()
     }
 
     /// Never: the root is always known.
@@ -161,6 +214,8 @@ impl INodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::SourceId;
+    use crate::path::BackendPath;
 
     fn junction(name: &str) -> Place {
         Place::Junction(vec![name.to_owned()])
@@ -195,8 +250,31 @@ mod tests {
         let table = INodeTable::new(Place::Junction(vec![]));
         let node = table.look_up(INodeNo::ROOT, junction("a"));
         assert!(!node.was_told_otherwise(5));
-        node.tell(5);
+        node.tell(5, 77);
         assert!(!node.was_told_otherwise(5));
         assert!(node.was_told_otherwise(6));
+        assert_eq!(node.told_size(), 77);
+    }
+
+    #[test]
+    fn the_files_of_a_directory_are_known_until_they_are_forgotten() {
+        let of = SecretRef::current(SourceId(0), BackendPath::root());
+        let tree = TreeId(0);
+        let field = |name: &str| Place::Field { tree, of: of.clone(), field: name.into() };
+        let table = INodeTable::new(Place::Junction(vec![]));
+        let directory = table.look_up(INodeNo::ROOT, Place::Directory { tree, of: of.clone() }).ino;
+        let a = table.look_up(directory, field("a")).ino;
+        table.look_up(directory, field("a"));
+        let view = table.look_up(directory, Place::View { tree, of: of.clone(), view: View::Env }).ino;
+        let files = || table.files_in(directory).iter().map(|node| node.ino).collect::<Vec<_>>();
+        assert_eq!(files(), [a, view]);
+        assert!(table.files_in(INodeNo::ROOT).is_empty(), "a directory is no file");
+        table.forget(a, 1);
+        table.forget(directory, 1);
+        assert_eq!(files(), [a, view]);
+        table.forget(a, 1);
+        assert_eq!(files(), [view]);
+        table.forget(view, 1);
+        assert!(files().is_empty());
     }
 }

@@ -32,3 +32,4 @@ mod systemd_unit;
 mod tidy;
 mod users;
 mod vault;
+mod watch;

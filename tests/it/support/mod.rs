@@ -4,8 +4,10 @@
 pub mod bao;
 pub mod fake;
 pub mod fake_vault;
+pub mod inotify;
 pub mod moto;
 pub mod mount;
+pub mod rig;
 pub mod vault;
 
 use std::io::Write;
