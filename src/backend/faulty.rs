@@ -25,8 +25,8 @@ type Fields = Vec<(String, Vec<u8>)>;
 
 #[derive(Default)]
 struct State {
-    /// Version and fields by path.
-    secrets: BTreeMap<String, (u64, Fields)>,
+    /// Every version by path, the first first.
+    secrets: BTreeMap<String, Vec<Fields>>,
     failing: Option<Error>,
     delay: Duration,
     unlisted: bool,
@@ -41,12 +41,11 @@ impl Faulty {
     /// Puts a secret of text fields at `path`, as a new version.
     pub fn put(&self, path: &str, fields: &[(&str, &[u8])]) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let version = state.secrets.get(path).map_or(1, |(version, _)| version + 1);
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
-        state.secrets.insert(path.to_owned(), (version, fields));
+        state.secrets.entry(path.to_owned()).or_default().push(fields);
     }
 
-    /// Deletes the secret at `path`.
+    /// Deletes the secret at `path` with all its versions.
     pub fn delete(&self, path: &str) {
         self.state.lock().unwrap_or_else(|e| e.into_inner()).secrets.remove(path);
     }
@@ -99,8 +98,10 @@ impl Faulty {
 }
 
 impl State {
-    fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
-        let (version, fields) = self.secrets.get(&path.joined()).ok_or(Error::NotFound)?;
+    fn read(&self, path: &BackendPath, version: Option<usize>) -> Result<Secret, Error> {
+        let versions = self.secrets.get(&path.joined()).ok_or(Error::NotFound)?;
+        let version = version.unwrap_or(versions.len());
+        let fields = version.checked_sub(1).and_then(|at| versions.get(at)).ok_or(Error::NotFound)?;
         let fields = fields.iter().map(|(name, value)| Field {
             name: name.clone(),
             value: SecretBytes::new(value.clone()),
@@ -109,7 +110,7 @@ impl State {
         Ok(Secret {
             fields: fields.collect(),
             version: Version::new(version.to_string()),
-            created: Some(std::time::UNIX_EPOCH + Duration::from_secs(*version)),
+            created: Some(std::time::UNIX_EPOCH + Duration::from_secs(version as u64)),
             expires: None,
         })
     }
@@ -133,7 +134,13 @@ impl Backend for Faulty {
 
     async fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        self.answer(|state| state.read(path)).await
+        self.answer(|state| state.read(path, None)).await
+    }
+
+    async fn read_version(&self, path: &BackendPath, version: &Version) -> Result<Secret, Error> {
+        let Ok(version) = version.as_str().parse() else { return Err(Error::NotFound) };
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.answer(|state| state.read(path, Some(version))).await
     }
 
     async fn list(&self, path: &BackendPath) -> Result<Listing, Error> {

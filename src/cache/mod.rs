@@ -366,9 +366,12 @@ impl SecretCache {
             return self.slot(question, generation, self.now(), closed);
         };
         let began = self.now();
-        let result = match question {
-            Question::Read(_) => source.backend.read(&of.path).await.map(Fetched::Secret),
-            Question::List(_) => source.backend.list(&of.path).await.map(Fetched::Listing),
+        let result = match (question, &of.version) {
+            (Question::Read(_), None) => source.backend.read(&of.path).await.map(Fetched::Secret),
+            (Question::Read(_), Some(version)) => {
+                source.backend.read_version(&of.path, version).await.map(Fetched::Secret)
+            }
+            (Question::List(_), _) => source.backend.list(&of.path).await.map(Fetched::Listing),
         };
         erase_stack_below();
         match &result {

@@ -76,10 +76,11 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     };
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
-    let mounted = fuse::mount(fs, &mountpoint, &options, runtime.handle().clone())
+    let mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
-    runtime.spawn(cache.clone().sweep_forever());
+    runtime.spawn(cache.sweep_forever());
+    runtime.spawn(fs.clone().sweep_pins_forever());
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     let why = runtime.block_on(async {
@@ -91,7 +92,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     tracing::info!(mountpoint = %at, "unmounting: {why}");
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
-    cache.flush();
+    fs.flush();
     // Questions that nobody waits for any more are not worth waiting for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     if ended == Unmounted::InUse {

@@ -6,6 +6,9 @@
 mod directory;
 mod explain;
 mod handles;
+mod older;
+mod pairs;
+mod pin;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,9 @@ use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{Handle, HandleNo};
+use older::OlderOpens;
+pub use pairs::PAIR_WINDOW;
+use pairs::Pairs;
 
 /// What kind of thing an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub struct Attributes {
     pub gid: u32,
     /// When this version was created; when the mount began, where there is none.
     pub mtime: SystemTime,
+    /// Whether the kernel may keep them for all who ask: not while two threads have two versions of the file open.
+    pub lasting: bool,
 }
 
 /// The thread that makes a request (`pid` of fuse_in_header, linux/fuse.h): 0 when it cannot be seen from here.
@@ -74,6 +82,8 @@ pub struct SecretFs {
     cache: Arc<SecretCache>,
     inodes: INodeTable,
     handles: Handles,
+    pairs: Arc<Pairs>,
+    older: OlderOpens,
     max_value_size: usize,
     mounted: SystemTime,
 }
@@ -86,7 +96,16 @@ impl SecretFs {
             _ => None,
         };
         let inodes = INodeTable::new(root.unwrap_or(Place::Junction(vec![])));
-        Self { trees, cache, inodes, handles: Handles::default(), max_value_size, mounted: SystemTime::now() }
+        Self {
+            trees,
+            pairs: Arc::new(Pairs::new(PAIR_WINDOW, cache.subscribe())),
+            cache,
+            inodes,
+            handles: Handles::default(),
+            older: OlderOpens::default(),
+            max_value_size,
+            mounted: SystemTime::now(),
+        }
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).
@@ -96,7 +115,7 @@ impl SecretFs {
         let (attributes, mark) = self.describe(&place, None).await?;
         let node = self.inodes.look_up(parent.ino, place);
         node.tell(mark);
-        Ok(Attributes { ino: node.ino, ..attributes })
+        Ok(Attributes { ino: node.ino, lasting: !self.older.are_at(node.ino), ..attributes })
     }
 
     /// Gives back `lookups` of an inode.
@@ -106,24 +125,39 @@ impl SecretFs {
 
     /// The attributes of an inode: of the open handle's own version when there is one, else of the newest.
     pub async fn attributes(&self, ino: INodeNo, handle: Option<HandleNo>) -> Result<Attributes, Failure> {
+        self.attributes_for(ino, handle, Caller(0)).await
+    }
+
+    /// The same for a thread. The kernel names no handle at fstat(2) (`fuse_getattr`, fs/fuse/dir.c), so a thread that has
+    /// an older version of the file open sees that one's attributes.
+    pub async fn attributes_for(
+        &self,
+        ino: INodeNo,
+        handle: Option<HandleNo>,
+        caller: Caller,
+    ) -> Result<Attributes, Failure> {
         let node = self.node(ino)?;
-        let handle = handle.and_then(|number| self.handles.get(number));
-        let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
-        if handle.is_none() {
+        let older = || self.older.of(ino, caller).and_then(|number| self.handles.get(number));
+        let named = handle.and_then(|number| self.handles.get(number));
+        let is_named = named.is_some();
+        let shown = named.or_else(older);
+        let (attributes, mark) = self.describe(&node.place, shown.as_deref()).await?;
+        if !is_named {
             node.tell(mark);
         }
-        Ok(Attributes { ino, ..attributes })
+        Ok(Attributes { ino, lasting: !self.older.are_at(ino), ..attributes })
     }
 
     /// Opens a file as [`Self::open`] does, when that needs no wait and no search.
-    pub fn open_at_once(&self, ino: INodeNo, _caller: Caller) -> Option<Result<Opened, Failure>> {
+    pub fn open_at_once(&self, ino: INodeNo, caller: Caller) -> Option<Result<Opened, Failure>> {
         let node = self.inodes.get(ino)?;
         let Place::Field { of, .. } = &node.place else { return None };
         let snapshot = self.cache.marked(of, &node.bookmark)?;
-        Some(self.opened_at(&node, snapshot))
+        Some(self.opened_at(&node, caller, snapshot))
     }
 
-    /// Opens a file: the handle keeps the version that is current now.
+    /// Opens a file: the handle keeps the version that is current now, or the one that the thread is reading (see
+    /// [`PAIR_WINDOW`]).
     pub async fn open(&self, ino: INodeNo, caller: Caller) -> Result<Opened, Failure> {
         if let Some(opened) = self.open_at_once(ino, caller) {
             return opened;
@@ -133,12 +167,17 @@ impl SecretFs {
             return Err(Failure::IsADirectory);
         };
         let snapshot = self.cache.secret_marking(of, &node.bookmark).await?;
-        self.opened_at(&node, snapshot)
+        self.opened_at(&node, caller, snapshot)
     }
 
-    fn opened_at(&self, node: &Node, snapshot: Arc<Snapshot>) -> Result<Opened, Failure> {
+    fn opened_at(&self, node: &Node, caller: Caller, newest: Arc<Snapshot>) -> Result<Opened, Failure> {
+        let older = self.pairs.older(node, caller, &newest, self.cache.clock().now());
+        let is_older = older.is_some();
+        let snapshot = older.unwrap_or(newest);
         let handle = match &node.place {
-            Place::Junction(_) | Place::Directory { .. } => return Err(Failure::IsADirectory),
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
+                return Err(Failure::IsADirectory);
+            }
             Place::Field { field, .. } => {
                 let at = snapshot.secret.fields.iter().position(|f| *f.name == **field);
                 Handle::of_field(snapshot, at.ok_or(Failure::NoEntry)?)
@@ -151,7 +190,15 @@ impl SecretFs {
         }
         let attributes_changed =
             node.was_told_otherwise(mark(&handle.snapshot().secret, handle.bytes().len()));
-        Ok(Opened { handle: self.handles.insert(handle), attributes_changed })
+        let handle = if is_older { handle.older_at(node.ino) } else { handle };
+        let number = self.handles.insert(handle);
+        // Before the kernel is told to forget: what it asks from then on is answered as it must be.
+        if is_older {
+            self.older.add(node.ino, caller, number);
+        } else {
+            self.older.moved_on(node.ino, caller);
+        }
+        Ok(Opened { handle: number, attributes_changed })
     }
 
     /// The open file behind a handle; its bytes never change.
@@ -161,7 +208,11 @@ impl SecretFs {
 
     /// Closes a file; the bytes go with the last handle that has them. Returns what was closed.
     pub fn release(&self, handle: HandleNo) -> Option<Arc<Handle>> {
-        self.handles.remove(handle)
+        let closed = self.handles.remove(handle)?;
+        if let Some(ino) = closed.is_older_at() {
+            self.older.remove(ino, handle);
+        }
+        Some(closed)
     }
 
     /// The names of extended attributes: `user.secretfs.*` on everything that belongs to one secret.
@@ -170,7 +221,7 @@ impl SecretFs {
             Place::Field { .. } | Place::View { .. } => {
                 vec!["backend", "path", "version", "fetched", "expires", "stale"]
             }
-            Place::Junction(_) | Place::Directory { .. } => vec![],
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => vec![],
         })
     }
 
@@ -214,12 +265,13 @@ impl SecretFs {
                 let (uid, gid) = self.trees.junction_owner(path);
                 return Ok((self.directory_attributes(uid, gid, 0o555), 0));
             }
-            Place::Directory { tree, .. } => {
-                let permissions = self.permissions(*tree);
-                return Ok((
-                    self.directory_attributes(permissions.uid, permissions.gid, permissions.dir_mode()),
-                    0,
-                ));
+            Place::Directory { tree, of } if of.version.is_some() => {
+                let created = self.cache.secret(of).await?.secret.created;
+                let directory = self.tree_directory_attributes(*tree);
+                return Ok((Attributes { mtime: created.unwrap_or(self.mounted), ..directory }, 0));
+            }
+            Place::Directory { tree, .. } | Place::Versions { tree, .. } => {
+                return Ok((self.tree_directory_attributes(*tree), 0));
             }
             Place::Field { tree, of, .. } | Place::View { tree, of, .. } => (*tree, of),
         };
@@ -231,7 +283,7 @@ impl SecretFs {
         let size = match place {
             Place::Field { field, .. } => snapshot.secret.field(field).ok_or(Failure::NoEntry)?.value.len(),
             Place::View { view, .. } => self.render(of, *view, &snapshot).len(),
-            Place::Junction(_) | Place::Directory { .. } => 0,
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => 0,
         };
         Ok(self.file_attributes(tree, &snapshot.secret, size))
     }
@@ -246,18 +298,35 @@ impl SecretFs {
             uid: permissions.uid,
             gid: permissions.gid,
             mtime: secret.created.unwrap_or(self.mounted),
+            lasting: true,
         };
         (attributes, mark(secret, size))
     }
 
+    fn tree_directory_attributes(&self, tree: TreeId) -> Attributes {
+        let permissions = self.permissions(tree);
+        self.directory_attributes(permissions.uid, permissions.gid, permissions.dir_mode())
+    }
+
     fn directory_attributes(&self, uid: u32, gid: u32, mode: u16) -> Attributes {
-        Attributes { ino: INodeNo::ROOT, kind: Kind::Directory, size: 0, mode, uid, gid, mtime: self.mounted }
+        let mtime = self.mounted;
+        Attributes {
+            ino: INodeNo::ROOT,
+            kind: Kind::Directory,
+            size: 0,
+            mode,
+            uid,
+            gid,
+            mtime,
+            lasting: true,
+        }
     }
 
     fn render(&self, of: &SecretRef, view: View, snapshot: &Snapshot) -> crate::secret::SecretBytes {
         match view {
             View::Json => render::json(&snapshot.secret),
-            View::Env => render::env(&snapshot.secret),
+            View::Env => render::env::shell(&snapshot.secret),
+            View::DockerEnv => render::env::docker(&snapshot.secret),
             View::Meta => crate::secret::SecretBytes::new(self.meta(of, snapshot).to_json()),
         }
     }
@@ -269,7 +338,7 @@ impl SecretFs {
             version: snapshot.secret.version.to_string(),
             fetched: snapshot.fetched,
             expires: snapshot.expires,
-            stale: false,
+            stale: self.cache.is_stale(snapshot),
         }
     }
 

@@ -25,11 +25,18 @@ impl INodeNo {
 pub enum Place {
     /// A directory of the configuration that only leads to trees.
     Junction(Vec<String>),
-    /// A folder, a secret, or both under one name.
+    /// A folder, a secret, or both under one name; where `of` names a version, the secret at that version alone.
     Directory {
         /// In which tree.
         tree: TreeId,
         /// What it shows.
+        of: SecretRef,
+    },
+    /// `.versions`: where the versions of a secret are found by name.
+    Versions {
+        /// In which tree.
+        tree: TreeId,
+        /// The secret.
         of: SecretRef,
     },
     /// One field of a secret.
@@ -52,6 +59,19 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// The secret or folder that it belongs to; none for what the configuration alone made.
+    pub fn of(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Junction(_) => None,
+            Self::Directory { of, .. }
+            | Self::Versions { of, .. }
+            | Self::Field { of, .. }
+            | Self::View { of, .. } => Some(of),
+        }
+    }
+}
+
 /// A place that has an inode number.
 #[derive(Debug)]
 pub struct Node {
@@ -61,14 +81,17 @@ pub struct Node {
     pub parent: INodeNo,
     /// What it stands for.
     pub place: Place,
+    /// A keyed hash of [`Place::of`]: the same for all that belongs to one secret.
+    pub secret: u64,
     /// Where the cache had the secret of this place the last time.
     pub bookmark: Bookmark,
     told: AtomicU64,
 }
 
 impl Node {
-    fn new(ino: INodeNo, parent: INodeNo, place: Place) -> Self {
-        Self { ino, parent, place, bookmark: Bookmark::default(), told: AtomicU64::new(0) }
+    fn new(ino: INodeNo, parent: INodeNo, place: Place, key: &RandomState) -> Self {
+        let secret = key.hash_one(place.of());
+        Self { ino, parent, place, secret, bookmark: Bookmark::default(), told: AtomicU64::new(0) }
     }
 
     /// Notes that the kernel was told attributes with this mark (a hash of version and size).
@@ -99,9 +122,10 @@ struct Known {
 impl INodeTable {
     /// A table that knows the root only.
     pub fn new(root: Place) -> Self {
-        let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root));
+        let key = RandomState::new();
+        let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root, &key));
         let known = HashMap::from_iter([(INodeNo::ROOT, Known { node, lookups: 1 })]);
-        Self { key: RandomState::new(), known: RwLock::new(known) }
+        Self { key, known: RwLock::new(known) }
     }
 
     /// The node of a number that the kernel holds.
@@ -121,7 +145,7 @@ impl INodeTable {
         let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
         loop {
             let slot = known.entry(ino).or_insert_with(|| Known {
-                node: Arc::new(Node::new(ino, parent, place.clone())),
+                node: Arc::new(Node::new(ino, parent, place.clone(), &self.key)),
                 lookups: 0,
             });
             if slot.node.place == place {
