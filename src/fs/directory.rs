@@ -73,8 +73,8 @@ impl SecretFs {
     /// Counts a lookup of an entry that a readdirplus reply carries, and returns its attributes.
     pub fn look_up_entry(&self, parent: INodeNo, entry: &DirEntry) -> Attributes {
         let node: Arc<Node> = self.inodes.look_up(parent, entry.place.clone());
-        node.tell(entry.mark);
-        Attributes { ino: node.ino, lasting: !self.older.are_at(node.ino), ..entry.attributes }
+        let lasting = node.shown.tell(entry.mark, self.cache.clock().now());
+        Attributes { ino: node.ino, lasting, ..entry.attributes }
     }
 
     fn list_junction(&self, path: &[String]) -> Result<Vec<Named>, Failure> {

@@ -8,7 +8,6 @@ use std::sync::{Arc, RwLock};
 use crate::cache::Snapshot;
 use crate::number_hash::BuildNumberHash;
 use crate::secret::SecretBytes;
-use crate::tree::inode::INodeNo;
 
 /// A file handle as the kernel carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,8 +19,6 @@ pub struct Handle {
     snapshot: Arc<Snapshot>,
     content: Content,
     paged: AtomicBool,
-    /// The file that it was opened at, where that had a newer version then.
-    older_at: Option<INodeNo>,
 }
 
 #[derive(Debug)]
@@ -32,22 +29,11 @@ enum Content {
 
 impl Handle {
     pub(super) fn of_field(snapshot: Arc<Snapshot>, at: usize) -> Self {
-        Self { snapshot, content: Content::Field(at), paged: AtomicBool::new(false), older_at: None }
+        Self { snapshot, content: Content::Field(at), paged: AtomicBool::new(false) }
     }
 
     pub(super) fn of_view(bytes: SecretBytes, snapshot: &Arc<Snapshot>) -> Self {
-        let (snapshot, content) = (snapshot.clone(), Content::Rendered(bytes));
-        Self { snapshot, content, paged: AtomicBool::new(false), older_at: None }
-    }
-
-    /// The same, opened at the file `ino`, which had a newer version then.
-    pub(super) fn older_at(self, ino: INodeNo) -> Self {
-        Self { older_at: Some(ino), ..self }
-    }
-
-    /// The file where this is older than its name shows, if it is.
-    pub(super) fn is_older_at(&self) -> Option<INodeNo> {
-        self.older_at
+        Self { snapshot: snapshot.clone(), content: Content::Rendered(bytes), paged: AtomicBool::new(false) }
     }
 
     /// The whole content.

@@ -6,7 +6,6 @@
 mod directory;
 mod explain;
 mod handles;
-mod older;
 mod pairs;
 mod pin;
 mod resolve;
@@ -29,7 +28,6 @@ use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{Handle, HandleNo};
-use older::OlderOpens;
 pub use pairs::PAIR_WINDOW;
 use pairs::Pairs;
 
@@ -83,7 +81,6 @@ pub struct SecretFs {
     inodes: INodeTable,
     handles: Handles,
     pairs: Arc<Pairs>,
-    older: OlderOpens,
     max_value_size: usize,
     mounted: SystemTime,
 }
@@ -102,7 +99,6 @@ impl SecretFs {
             cache,
             inodes,
             handles: Handles::default(),
-            older: OlderOpens::default(),
             max_value_size,
             mounted: SystemTime::now(),
         }
@@ -114,8 +110,8 @@ impl SecretFs {
         let place = self.resolve(&parent.place, name).await?;
         let (attributes, mark) = self.describe(&place, None).await?;
         let node = self.inodes.look_up(parent.ino, place);
-        node.tell(mark);
-        Ok(Attributes { ino: node.ino, lasting: !self.older.are_at(node.ino), ..attributes })
+        let lasting = node.shown.tell(mark, self.cache.clock().now());
+        Ok(Attributes { ino: node.ino, lasting, ..attributes })
     }
 
     /// Gives back `lookups` of an inode.
@@ -128,8 +124,8 @@ impl SecretFs {
         self.attributes_for(ino, handle, Caller(0)).await
     }
 
-    /// The same for a thread. The kernel names no handle at fstat(2) (`fuse_getattr`, fs/fuse/dir.c), so a thread that has
-    /// an older version of the file open sees that one's attributes.
+    /// The same for a thread. The kernel names no handle at fstat(2), so a thread that has opened the file a moment ago, and
+    /// has it open, is shown the version that it opened.
     pub async fn attributes_for(
         &self,
         ino: INodeNo,
@@ -137,15 +133,12 @@ impl SecretFs {
         caller: Caller,
     ) -> Result<Attributes, Failure> {
         let node = self.node(ino)?;
-        let older = || self.older.of(ino, caller).and_then(|number| self.handles.get(number));
-        let named = handle.and_then(|number| self.handles.get(number));
-        let is_named = named.is_some();
-        let shown = named.or_else(older);
-        let (attributes, mark) = self.describe(&node.place, shown.as_deref()).await?;
-        if !is_named {
-            node.tell(mark);
-        }
-        Ok(Attributes { ino, lasting: !self.older.are_at(ino), ..attributes })
+        let own = || node.shown.opened_by(caller.0, self.cache.clock().now()).map(HandleNo);
+        let handle = handle.or_else(own).and_then(|number| self.handles.get(number));
+        let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
+        // What one thread opened is not kept for others, who may know of a newer version.
+        let lasting = node.shown.tell(mark, self.cache.clock().now()) && handle.is_none();
+        Ok(Attributes { ino, lasting, ..attributes })
     }
 
     /// Opens a file as [`Self::open`] does, when that needs no wait and no search.
@@ -171,9 +164,8 @@ impl SecretFs {
     }
 
     fn opened_at(&self, node: &Node, caller: Caller, newest: Arc<Snapshot>) -> Result<Opened, Failure> {
-        let older = self.pairs.older(node, caller, &newest, self.cache.clock().now());
-        let is_older = older.is_some();
-        let snapshot = older.unwrap_or(newest);
+        let now = self.cache.clock().now();
+        let snapshot = self.pairs.older(node, caller, &newest, now).unwrap_or(newest);
         let handle = match &node.place {
             Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
                 return Err(Failure::IsADirectory);
@@ -188,17 +180,10 @@ impl SecretFs {
         if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
             return Err(Failure::TooLarge { limit: self.max_value_size });
         }
-        let attributes_changed =
-            node.was_told_otherwise(mark(&handle.snapshot().secret, handle.bytes().len()));
-        let handle = if is_older { handle.older_at(node.ino) } else { handle };
-        let number = self.handles.insert(handle);
-        // Before the kernel is told to forget: what it asks from then on is answered as it must be.
-        if is_older {
-            self.older.add(node.ino, caller, number);
-        } else {
-            self.older.moved_on(node.ino, caller);
-        }
-        Ok(Opened { handle: number, attributes_changed })
+        let mark = mark(&handle.snapshot().secret, handle.bytes().len());
+        let handle = self.handles.insert(handle);
+        let attributes_changed = node.shown.open(caller.0, handle.0, mark, now);
+        Ok(Opened { handle, attributes_changed })
     }
 
     /// The open file behind a handle; its bytes never change.
@@ -208,11 +193,7 @@ impl SecretFs {
 
     /// Closes a file; the bytes go with the last handle that has them. Returns what was closed.
     pub fn release(&self, handle: HandleNo) -> Option<Arc<Handle>> {
-        let closed = self.handles.remove(handle)?;
-        if let Some(ino) = closed.is_older_at() {
-            self.older.remove(ino, handle);
-        }
-        Some(closed)
+        self.handles.remove(handle)
     }
 
     /// The names of extended attributes: `user.secretfs.*` on everything that belongs to one secret.
@@ -348,11 +329,11 @@ impl SecretFs {
     }
 }
 
-/// What distinguishes two versions of a file as stat(2) shows them. Never 0, which means "nothing told yet".
+/// What distinguishes two versions of a file as stat(2) shows them.
 fn mark(secret: &Secret, size: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&secret.version, secret.created, size).hash(&mut hasher);
-    hasher.finish().max(1)
+    hasher.finish()
 }
 
 fn tree_root(trees: &Trees, id: TreeId) -> Option<Place> {

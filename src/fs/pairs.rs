@@ -3,7 +3,8 @@
 //!
 //! The rule. A thread that opened a field is *pinned* to that version of the secret for the window. Meanwhile a field that
 //! it has not opened yet is served from there, though a newer version is held. Opening a field again moves the thread to
-//! the newest version: so a program that re-reads what it watches sees the change at once.
+//! the newest version: so a program that re-reads what it watches sees the change at once. Once a pin has ended it is as if
+//! nothing had been opened.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -150,11 +151,12 @@ impl Pairs {
             return (Choice::Newest, None);
         }
         let covered = reader.is_covered();
+        let ended = reader.pin.take_if(|pin| pin.end(self.window, covered) <= now);
         if let Some(pin) = &mut reader.pin {
             if pin.is_of(&newest.secret) {
                 return (Choice::Newest, pin.open_newest(what, newest, now));
             }
-            if let Some(at) = pin.position_of_older(what, self.window, covered, now) {
+            if let Some(at) = pin.position_of_older(what) {
                 if !denials_are_known {
                     return (Choice::OlderUnlessDenied, None);
                 }
@@ -162,13 +164,13 @@ impl Pairs {
             }
         }
         if !what.is_in(&newest.secret) {
-            return (Choice::Newest, None);
+            return (Choice::Newest, ended.map(Pin::into_snapshot));
         }
         let pin = Pin::first(what, newest, now).filter(|_| !self.window.is_zero() || reader.directories > 0);
         if pin.is_some() && reader.pin.is_none() {
             self.pinned.notify_one();
         }
-        let freed = std::mem::replace(&mut reader.pin, pin);
+        let freed = std::mem::replace(&mut reader.pin, pin).or(ended);
         if reader.is_idle() {
             shard.remove(&key);
         }

@@ -63,15 +63,8 @@ impl Pin {
     }
 
     /// Where in the pinned version `what` is, if it is to be served from there though a newer one is held.
-    pub(super) fn position_of_older(
-        &self,
-        what: What<'_>,
-        window: Duration,
-        covered: bool,
-        now: Moment,
-    ) -> Option<usize> {
-        let at = what.position(&self.snapshot.secret)?;
-        (!self.opened.has(at) && now < self.end(window, covered)).then_some(at)
+    pub(super) fn position_of_older(&self, what: What<'_>) -> Option<usize> {
+        what.position(&self.snapshot.secret).filter(|at| !self.opened.has(*at))
     }
 
     /// Notes that what stands at this position was opened, and gives the version.
@@ -189,37 +182,32 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_opened_yet_is_bound_until_the_window_ends() {
-        let one = snapshot("1", &["user", "password"]);
-        let pin = Pin::first(U, &one, at(0)).unwrap();
-        assert!(pin.position_of_older(P, WINDOW, false, at(1999)).is_some());
-        assert!(pin.position_of_older(P, WINDOW, false, at(2000)).is_none());
-        assert!(pin.position_of_older(U, WINDOW, false, at(0)).is_none(), "it was opened");
-        assert!(pin.position_of_older(What::Whole(View::Json), WINDOW, false, at(0)).is_some());
-        assert!(pin.position_of_older(What::Field("other"), WINDOW, false, at(0)).is_none());
-        assert!(pin.position_of_older(P, Duration::ZERO, false, at(0)).is_none());
+    fn what_was_not_opened_yet_is_served_from_there() {
+        let pin = Pin::first(U, &snapshot("1", &["user", "password"]), at(0)).unwrap();
+        assert!(pin.position_of_older(P).is_some());
+        assert!(pin.position_of_older(U).is_none(), "it was opened");
+        assert!(pin.position_of_older(What::Whole(View::Json)).is_some());
+        assert!(pin.position_of_older(What::Field("other")).is_none());
     }
 
     #[test]
-    fn a_directory_covers_it_until_the_version_expires() {
-        let pin = Pin::first(U, &snapshot("1", &["user", "password"]), at(0)).unwrap();
-        assert!(pin.position_of_older(P, Duration::ZERO, true, at(59_999)).is_some());
-        assert!(pin.position_of_older(P, WINDOW, true, at(60_000)).is_none());
-        let late = Pin::first(U, &snapshot("1", &["user", "password"]), at(59_000)).unwrap();
-        assert!(late.position_of_older(P, WINDOW, false, at(60_000)).is_none(), "not past its end either");
+    fn it_ends_with_the_window_or_under_a_directory_when_the_version_expires() {
+        let pin = |since| Pin::first(U, &snapshot("1", &["user", "password"]), at(since)).unwrap();
+        assert_eq!(pin(0).end(WINDOW, false), at(2000));
+        assert_eq!(pin(0).end(WINDOW, true), at(60_000));
+        assert_eq!(pin(0).end(Duration::ZERO, false), at(0));
+        assert_eq!(pin(59_000).end(WINDOW, false), at(60_000), "not past the version's end");
     }
 
     #[test]
     fn the_window_begins_anew_while_the_version_is_the_newest_and_not_after() {
         let one = snapshot("1", &["user", "password", "host"]);
         let mut pin = Pin::first(U, &one, at(0)).unwrap();
-        pin.open_newest(P, &one, at(10_000)).unwrap();
-        let host = pin.position_of_older(What::Field("host"), WINDOW, false, at(11_999)).unwrap();
-        pin.open_older(host);
-        let json = What::Whole(View::Json);
-        assert!(pin.position_of_older(json, WINDOW, false, at(11_999)).is_some());
-        assert!(pin.position_of_older(json, WINDOW, false, at(12_000)).is_none());
-        assert!(pin.position_of_older(U, WINDOW, false, at(11_000)).is_none(), "opened ten seconds ago");
+        pin.open_newest(P, &one, at(1500)).unwrap();
+        assert_eq!(pin.end(WINDOW, false), at(3500));
+        let host = pin.position_of_older(What::Field("host")).unwrap();
+        assert!(Arc::ptr_eq(&pin.open_older(host), &one));
+        assert_eq!(pin.end(WINDOW, false), at(3500));
     }
 
     #[test]
@@ -229,14 +217,11 @@ mod tests {
         for what in [P, U] {
             pin.open_newest(what, &one, at(0)).unwrap();
         }
-        assert!(
-            pin.position_of_older(P, WINDOW, false, at(1)).is_some(),
-            "user, password, user: and password"
-        );
+        assert!(pin.position_of_older(P).is_some(), "user, password, user: and password");
         for what in [P, P, P] {
             pin.open_newest(what, &one, at(1)).unwrap();
         }
-        assert!(pin.position_of_older(U, WINDOW, false, at(1)).is_none(), "user was opened in this round");
+        assert!(pin.position_of_older(U).is_none(), "user was opened in this round");
     }
 
     #[test]

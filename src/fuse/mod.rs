@@ -27,15 +27,13 @@ use tokio::sync::Notify;
 use crate::errno::Failure;
 use crate::fs::{Attributes, Caller, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
+use crate::tree::shown::KERNEL_TTL;
 use convert::{attr, errno, file_type};
 use directories::{Directories, Line, lines};
 use hand_over::HandOver;
 use invalidate::Invalidate;
 pub use mount::{Mounted, Options, Unmounted, mount};
 
-/// How long the kernel may use a name and attributes without asking again. Short enough that a poller sees a change at
-/// once for practical purposes; opens are always checked, whatever this is.
-const KERNEL_TTL: Duration = Duration::from_secs(1);
 /// What listxattr(2) and getxattr(2) call ours.
 const XATTR_PREFIX: &str = "user.secretfs.";
 

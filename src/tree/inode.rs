@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use super::TreeId;
+use super::shown::Shown;
 use crate::cache::{Bookmark, SecretRef};
 use crate::number_hash::BuildNumberHash;
 use crate::render::View;
@@ -85,24 +85,14 @@ pub struct Node {
     pub secret: u64,
     /// Where the cache had the secret of this place the last time.
     pub bookmark: Bookmark,
-    told: AtomicU64,
+    /// What the kernel knows of it.
+    pub shown: Shown,
 }
 
 impl Node {
     fn new(ino: INodeNo, parent: INodeNo, place: Place, key: &RandomState) -> Self {
         let secret = key.hash_one(place.of());
-        Self { ino, parent, place, secret, bookmark: Bookmark::default(), told: AtomicU64::new(0) }
-    }
-
-    /// Notes that the kernel was told attributes with this mark (a hash of version and size).
-    pub fn tell(&self, mark: u64) {
-        self.told.store(mark, Ordering::Relaxed);
-    }
-
-    /// Whether the kernel may hold attributes with another mark.
-    pub fn was_told_otherwise(&self, mark: u64) -> bool {
-        let told = self.told.load(Ordering::Relaxed);
-        told != 0 && told != mark
+        Self { ino, parent, place, secret, bookmark: Bookmark::default(), shown: Shown::default() }
     }
 }
 
@@ -212,15 +202,5 @@ mod tests {
         table.forget(a, u64::MAX);
         assert_eq!(table.len(), 1);
         assert!(table.get(INodeNo::ROOT).is_some());
-    }
-
-    #[test]
-    fn what_the_kernel_was_told_is_remembered() {
-        let table = INodeTable::new(Place::Junction(vec![]));
-        let node = table.look_up(INodeNo::ROOT, junction("a"));
-        assert!(!node.was_told_otherwise(5));
-        node.tell(5);
-        assert!(!node.was_told_otherwise(5));
-        assert!(node.was_told_otherwise(6));
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod inode;
 pub mod name;
+pub mod shown;
 
 use crate::access::Permissions;
 use crate::cache::SecretRef;

@@ -227,7 +227,7 @@ async fn views_of_the_whole_secret_count_as_fields_but_what_is_known_of_it_does_
 }
 
 #[tokio::test]
-async fn fstat_is_of_the_version_that_the_thread_has_open_and_the_kernel_keeps_nothing_meanwhile() {
+async fn fstat_after_an_open_is_of_what_the_thread_opened_and_the_kernel_keeps_nothing_meanwhile() {
     let mount = Mount::new().await;
     mount.read(mount.user, ONE).await;
     mount.rotate("canary-22").await;
@@ -235,17 +235,21 @@ async fn fstat_is_of_the_version_that_the_thread_has_open_and_the_kernel_keeps_n
     let older = mount.open(mount.password, ONE).await;
     assert!(older.attributes_changed, "the kernel was told of the newest");
     let newest = mount.open(mount.password, TWO).await;
+    mount.rotate("canary-333").await;
     assert_eq!(mount.size(mount.password, ONE).await, (8, false));
     assert_eq!(mount.size(mount.password, TWO).await, (9, false));
-    assert_eq!(mount.size(mount.password, Caller(0)).await, (9, false));
+    assert_eq!(mount.size(mount.password, Caller(0)).await, (10, false));
     assert!(!mount.world.walk("db/password").await.unwrap().lasting);
-    assert_eq!(mount.size(mount.user, ONE).await, (9, true), "another file");
     let again = mount.open(mount.password, ONE).await;
-    assert_eq!(mount.size(mount.password, ONE).await, (9, false), "what it opened last");
-    for opened in [newest, again, older] {
+    assert!(again.attributes_changed);
+    assert_eq!(mount.size(mount.password, ONE).await, (10, false), "what it opened last");
+    mount.world.fs.release(newest.handle).unwrap();
+    assert_eq!(mount.size(mount.password, TWO).await, (10, false), "what it opened is closed");
+    mount.pass(1000);
+    assert_eq!(mount.size(mount.password, ONE).await, (10, true));
+    for opened in [again, older] {
         mount.world.fs.release(opened.handle).unwrap();
     }
-    assert_eq!(mount.size(mount.password, ONE).await, (9, true));
 }
 
 #[tokio::test]
