@@ -21,6 +21,7 @@ fn hits(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let backend = Arc::new(Faulty::new());
     backend.put("api-key", &[("value", &[b'x'; 64])]);
+    backend.put("database", &[("username", &[b'x'; 64]), ("password", &[b'x'; 64])]);
     let source = Source { name: "bench".into(), backend };
     let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
     let root = SecretRef::current(SourceId(0), BackendPath::root());
@@ -29,6 +30,9 @@ fn hits(criterion: &mut Criterion) {
     let fs = SecretFs::new(trees, cache.clone(), 1 << 20);
     let folder = runtime.block_on(fs.lookup(INodeNo::ROOT, OsStr::new("api-key"))).unwrap().ino;
     let file = runtime.block_on(fs.lookup(folder, OsStr::new("value"))).unwrap().ino;
+    let database = runtime.block_on(fs.lookup(INodeNo::ROOT, OsStr::new("database"))).unwrap().ino;
+    let [username, password] = ["username", "password"]
+        .map(|name| runtime.block_on(fs.lookup(database, OsStr::new(name))).unwrap().ino);
     let secret = SecretRef::current(SourceId(0), BackendPath::parse("api-key").unwrap());
     criterion.bench_function("cache hit", |b| {
         b.iter(|| runtime.block_on(cache.secret(black_box(&secret))).unwrap());
@@ -46,6 +50,18 @@ fn hits(criterion: &mut Criterion) {
             fs.release(opened.handle)
         });
     });
+    // As `open` above, of two files in turn, by a thread that cannot be seen and so is bound to no version, and by one that is.
+    for (name, caller) in [("half of a pair, unbound", Caller(0)), ("half of a pair", Caller(7))] {
+        let mut files = [username, password].into_iter().cycle();
+        criterion.bench_function(name, |b| {
+            b.iter(|| {
+                let file = files.next().unwrap();
+                let opened = runtime.block_on(fs.open(file, caller)).unwrap();
+                black_box(fs.opened(opened.handle).unwrap().read(0, 4096));
+                fs.release(opened.handle)
+            });
+        });
+    }
 }
 
 fn names(criterion: &mut Criterion) {

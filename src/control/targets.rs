@@ -186,7 +186,7 @@ async fn refresh_now(control: &Control, target: Target) -> Result<Outcome, Failu
 /// Wipes every value that is held, and what backends keep in clear for the next question. Open files keep theirs.
 pub(super) fn flush(control: &Control) -> Reply {
     let held = control.cache.held();
-    control.cache.flush();
+    control.fs.flush();
     let now = control.cache.clock().now().plus(LONG_UNUSED);
     for source in (0..).map_while(|number| control.cache.source(SourceId(number))) {
         source.backend.tidy(now);

@@ -90,7 +90,9 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let hooks = Arc::new(hooks);
     // From the start: what nobody hears is lost.
     let mut news = cache.subscribe();
-    let fs = Arc::new(SecretFs::new(trees.clone(), cache.clone(), max_value_size));
+    let fs = SecretFs::new(trees.clone(), cache.clone(), max_value_size).with_pair_window(plan.pair_window);
+    let mut late = fs.subscribe_to_late();
+    let fs = Arc::new(fs);
     let mut signals = {
         let _runtime = runtime.enter();
         Signals::catch()?
@@ -120,7 +122,8 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         let hooks = Box::new(move || hooks.states().into_iter().map(Into::into).collect());
         let told = teller.clone();
         let watchers = Box::new(move || told.problem().map_or(Ok(()), |why| Err(why.to_string())));
-        let control = Control { fs, trees, cache: cache.clone(), since, deadline, hooks, watchers };
+        let control =
+            Control { fs: fs.clone(), trees, cache: cache.clone(), since, deadline, hooks, watchers };
         let device = device.to_owned();
         let socket = runtime.block_on(control::claim(&device));
         if let Err(error) = &socket {
@@ -131,10 +134,15 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         runtime.spawn(async move { control.serve(&device, socket.ok()).await })
     });
     runtime.spawn(async move {
-        while let Some(changed) = news.recv().await {
+        // Again after a thread got an older version for the sake of a pair: it can have the newest from then on.
+        while let Some(changed) = tokio::select! {
+            changed = news.recv() => changed,
+            changed = late.recv() => changed,
+        } {
             teller.tell(changed);
         }
     });
+    runtime.spawn(fs.clone().sweep_pins_forever());
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     let why = runtime.block_on(async {
@@ -156,7 +164,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         let _ = runtime.block_on(control);
     }
     let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
-    cache.flush();
+    fs.flush();
     // Questions that nobody waits for any more are not worth waiting for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     if ended == Unmounted::InUse {

@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::pairs::DirectoryHold;
 use super::resolve::{Part, Parts};
-use super::{Attributes, Kind, SecretFs};
+use super::{Attributes, Caller, Kind, SecretFs};
 use crate::backend::Error;
 use crate::cache::SecretRef;
 use crate::errno::Failure;
@@ -35,6 +36,8 @@ pub struct DirListing {
     pub parent: INodeNo,
     /// Every name but `.` and `..`.
     pub entries: Vec<DirEntry>,
+    /// Kept for what dropping it does.
+    _hold: Option<DirectoryHold>,
 }
 
 impl SecretFs {
@@ -45,6 +48,8 @@ impl SecretFs {
             Place::Field { .. } | Place::View { .. } => return Err(Failure::NotADirectory),
             Place::Junction(path) => self.list_junction(path)?,
             Place::Directory { tree, of } => self.list_tree(*tree, of).await?,
+            // Found by name; a backend may keep thousands.
+            Place::Versions { .. } => vec![],
         };
         let mut entries = Vec::with_capacity(places.len());
         for (name, place, known) in places {
@@ -55,14 +60,21 @@ impl SecretFs {
             let ino = self.inodes.number(&place);
             entries.push(DirEntry { name, kind: attributes.kind, ino, attributes, mark, place });
         }
-        Ok(DirListing { ino, parent: node.parent, entries })
+        Ok(DirListing { ino, parent: node.parent, entries, _hold: None })
+    }
+
+    /// Takes the listing as [`Self::list`] does, for a thread that opens the directory: as long as the listing lives, what
+    /// the thread opens in there is of one version.
+    pub async fn open_directory(&self, ino: INodeNo, caller: Caller) -> Result<DirListing, Failure> {
+        let hold = self.hold_directory(ino, caller)?;
+        Ok(DirListing { _hold: hold, ..self.list(ino).await? })
     }
 
     /// Counts a lookup of an entry that a readdirplus reply carries, and returns its attributes.
     pub fn look_up_entry(&self, parent: INodeNo, entry: &DirEntry) -> Attributes {
         let node: Arc<Node> = self.inodes.look_up(parent, entry.place.clone());
-        node.tell(entry.mark, entry.attributes.size);
-        Attributes { ino: node.ino, ..entry.attributes }
+        let lasting = node.shown.tell(entry.mark, entry.attributes.size, self.cache.clock().now());
+        Attributes { ino: node.ino, lasting, ..entry.attributes }
     }
 
     fn list_junction(&self, path: &[String]) -> Result<Vec<Named>, Failure> {

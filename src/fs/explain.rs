@@ -18,12 +18,19 @@ impl SecretFs {
         match self.resolve(parent, name).await {
             Ok(place) => self.explain_place(&mut text, &place).await,
             Err(failure) => {
-                if let Place::Directory { tree, of } = parent {
-                    let wanted = match name::decode(name) {
-                        Some(name::Decoded::Exact(child)) => self.child(of, &child).ok(),
-                        _ => None,
-                    };
-                    self.explain_source(&mut text, *tree, &wanted.unwrap_or_else(|| of.clone()));
+                let wanted = match name::decode(name) {
+                    Some(name::Decoded::Exact(name)) => Some(name),
+                    _ => None,
+                };
+                match parent {
+                    Place::Directory { tree, of } if of.version.is_none() => {
+                        let child = wanted.and_then(|child| self.child(of, &child).ok());
+                        self.explain_source(&mut text, *tree, child.as_ref().unwrap_or(of));
+                    }
+                    Place::Directory { tree, of } | Place::Versions { tree, of } => {
+                        self.explain_source(&mut text, *tree, of);
+                    }
+                    _ => {}
                 }
                 say(&mut text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
             }
@@ -44,7 +51,17 @@ impl SecretFs {
                 say(text, "what", &format!("a directory of the configuration: /{}", path.join("/")));
                 return;
             }
-            Place::Directory { tree, of } => (*tree, of, "a directory".to_owned()),
+            Place::Versions { tree, of } => {
+                say(text, "what", "the versions of a secret: each is found by its name, and none is listed");
+                self.explain_source(text, *tree, of);
+                return;
+            }
+            Place::Directory { tree, of } => match &of.version {
+                Some(version) => {
+                    (*tree, of, format!("the secret at version `{}`", version.as_str().escape_debug()))
+                }
+                None => (*tree, of, "a directory".to_owned()),
+            },
             Place::Field { tree, of, field } => (*tree, of, format!("the field `{}`", field.escape_debug())),
             Place::View { tree, of, view } => (*tree, of, format!("a view of the whole secret ({view:?})")),
         };

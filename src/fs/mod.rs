@@ -6,6 +6,8 @@
 mod directory;
 mod explain;
 mod handles;
+mod pairs;
+mod pin;
 mod refs;
 mod resolve;
 mod touch;
@@ -29,6 +31,8 @@ use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{Handle, HandleNo};
+pub use pairs::PAIR_WINDOW;
+use pairs::Pairs;
 pub use refs::RefsAt;
 pub use touch::{Known, Touch};
 
@@ -58,6 +62,8 @@ pub struct Attributes {
     pub gid: u32,
     /// When this version was created; when the mount began, where there is none.
     pub mtime: SystemTime,
+    /// Whether the kernel may keep them for all who ask: not while two threads have two versions of the file open.
+    pub lasting: bool,
 }
 
 /// The thread that makes a request (`pid` of fuse_in_header, linux/fuse.h): 0 when it cannot be seen from here.
@@ -79,6 +85,7 @@ pub struct SecretFs {
     cache: Arc<SecretCache>,
     inodes: INodeTable,
     handles: Handles,
+    pairs: Arc<Pairs>,
     max_value_size: usize,
     mounted: SystemTime,
 }
@@ -91,7 +98,15 @@ impl SecretFs {
             _ => None,
         };
         let inodes = INodeTable::new(root.unwrap_or(Place::Junction(vec![])));
-        Self { trees, cache, inodes, handles: Handles::default(), max_value_size, mounted: SystemTime::now() }
+        Self {
+            trees,
+            pairs: Arc::new(Pairs::new(PAIR_WINDOW, cache.subscribe())),
+            cache,
+            inodes,
+            handles: Handles::default(),
+            max_value_size,
+            mounted: SystemTime::now(),
+        }
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).
@@ -100,8 +115,8 @@ impl SecretFs {
         let place = self.resolve(&parent.place, name).await?;
         let (attributes, mark) = self.describe(&place, None).await?;
         let node = self.inodes.look_up(parent.ino, place);
-        node.tell(mark, attributes.size);
-        Ok(Attributes { ino: node.ino, ..attributes })
+        let lasting = node.shown.tell(mark, attributes.size, self.cache.clock().now());
+        Ok(Attributes { ino: node.ino, lasting, ..attributes })
     }
 
     /// Gives back `lookups` of an inode.
@@ -111,24 +126,36 @@ impl SecretFs {
 
     /// The attributes of an inode: of the open handle's own version when there is one, else of the newest.
     pub async fn attributes(&self, ino: INodeNo, handle: Option<HandleNo>) -> Result<Attributes, Failure> {
+        self.attributes_for(ino, handle, Caller(0)).await
+    }
+
+    /// The same for a thread. The kernel names no handle at fstat(2), so a thread that has opened the file a moment ago, and
+    /// has it open, is shown the version that it opened.
+    pub async fn attributes_for(
+        &self,
+        ino: INodeNo,
+        handle: Option<HandleNo>,
+        caller: Caller,
+    ) -> Result<Attributes, Failure> {
         let node = self.node(ino)?;
-        let handle = handle.and_then(|number| self.handles.get(number));
+        let own = || node.shown.opened_by(caller.0, self.cache.clock().now()).map(HandleNo);
+        let handle = handle.or_else(own).and_then(|number| self.handles.get(number));
         let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
-        if handle.is_none() {
-            node.tell(mark, attributes.size);
-        }
-        Ok(Attributes { ino, ..attributes })
+        // What one thread opened is not kept for others, who may know of a newer version.
+        let lasting = node.shown.tell(mark, attributes.size, self.cache.clock().now()) && handle.is_none();
+        Ok(Attributes { ino, lasting, ..attributes })
     }
 
     /// Opens a file as [`Self::open`] does, when that needs no wait and no search.
-    pub fn open_at_once(&self, ino: INodeNo, _caller: Caller) -> Option<Result<Opened, Failure>> {
+    pub fn open_at_once(&self, ino: INodeNo, caller: Caller) -> Option<Result<Opened, Failure>> {
         let node = self.inodes.get(ino)?;
         let Place::Field { of, .. } = &node.place else { return None };
         let snapshot = self.cache.marked(of, &node.bookmark)?;
-        Some(self.opened_at(&node, snapshot))
+        Some(self.opened_at(&node, caller, snapshot))
     }
 
-    /// Opens a file: the handle keeps the version that is current now.
+    /// Opens a file: the handle keeps the version that is current now, or the one that the thread is reading (see
+    /// [`PAIR_WINDOW`]).
     pub async fn open(&self, ino: INodeNo, caller: Caller) -> Result<Opened, Failure> {
         if let Some(opened) = self.open_at_once(ino, caller) {
             return opened;
@@ -138,12 +165,16 @@ impl SecretFs {
             return Err(Failure::IsADirectory);
         };
         let snapshot = self.cache.secret_marking(of, &node.bookmark).await?;
-        self.opened_at(&node, snapshot)
+        self.opened_at(&node, caller, snapshot)
     }
 
-    fn opened_at(&self, node: &Node, snapshot: Arc<Snapshot>) -> Result<Opened, Failure> {
+    fn opened_at(&self, node: &Node, caller: Caller, newest: Arc<Snapshot>) -> Result<Opened, Failure> {
+        let now = self.cache.clock().now();
+        let snapshot = self.pairs.older(node, caller, &newest, now).unwrap_or(newest);
         let handle = match &node.place {
-            Place::Junction(_) | Place::Directory { .. } => return Err(Failure::IsADirectory),
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
+                return Err(Failure::IsADirectory);
+            }
             Place::Field { field, .. } => {
                 let at = snapshot.secret.fields.iter().position(|f| *f.name == **field);
                 Handle::of_field(snapshot, at.ok_or(Failure::NoEntry)?)
@@ -154,9 +185,10 @@ impl SecretFs {
         if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
             return Err(Failure::TooLarge { limit: self.max_value_size });
         }
-        let attributes_changed =
-            node.was_told_otherwise(mark(&handle.snapshot().secret, handle.bytes().len()));
-        Ok(Opened { handle: self.handles.insert(handle), attributes_changed })
+        let mark = mark(&handle.snapshot().secret, handle.bytes().len());
+        let handle = self.handles.insert(handle);
+        let attributes_changed = node.shown.open(caller.0, handle.0, mark, now);
+        Ok(Opened { handle, attributes_changed })
     }
 
     /// The open file behind a handle; its bytes never change.
@@ -175,7 +207,7 @@ impl SecretFs {
             Place::Field { .. } | Place::View { .. } => {
                 vec!["backend", "path", "version", "fetched", "expires", "stale"]
             }
-            Place::Junction(_) | Place::Directory { .. } => vec![],
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => vec![],
         })
     }
 
@@ -215,7 +247,13 @@ impl SecretFs {
     /// Attributes (without the number) and the mark of what they show.
     async fn describe(&self, place: &Place, handle: Option<&Handle>) -> Result<(Attributes, u64), Failure> {
         let (Place::Field { tree, of, .. } | Place::View { tree, of, .. }) = place else {
-            return Ok((self.describe_directory(place), 0));
+            let mut attributes = self.describe_directory(place);
+            if let Place::Directory { of, .. } = place
+                && of.version.is_some()
+            {
+                attributes.mtime = self.cache.secret(of).await?.secret.created.unwrap_or(self.mounted);
+            }
+            return Ok((attributes, 0));
         };
         if let Some(handle) = handle {
             let secret = &handle.snapshot().secret;
@@ -230,13 +268,16 @@ impl SecretFs {
                 let (uid, gid) = self.trees.junction_owner(path);
                 (uid, gid, 0o555)
             }
-            Place::Directory { tree, .. } | Place::Field { tree, .. } | Place::View { tree, .. } => {
+            Place::Directory { tree, .. }
+            | Place::Versions { tree, .. }
+            | Place::Field { tree, .. }
+            | Place::View { tree, .. } => {
                 let permissions = self.permissions(*tree);
                 (permissions.uid, permissions.gid, permissions.dir_mode())
             }
         };
         let (ino, kind) = (INodeNo::ROOT, Kind::Directory);
-        Attributes { ino, kind, size: 0, mode, uid, gid, mtime: self.mounted }
+        Attributes { ino, kind, size: 0, mode, uid, gid, mtime: self.mounted, lasting: true }
     }
 
     fn describe_file(&self, place: &Place, snapshot: &Snapshot) -> Result<(Attributes, u64), Failure> {
@@ -245,7 +286,9 @@ impl SecretFs {
                 (*tree, snapshot.secret.field(field).ok_or(Failure::NoEntry)?.value.len())
             }
             Place::View { tree, of, view } => (*tree, self.render(of, *view, snapshot).len()),
-            Place::Junction(_) | Place::Directory { .. } => return Err(Failure::IsADirectory),
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
+                return Err(Failure::IsADirectory);
+            }
         };
         Ok(self.file_attributes(tree, &snapshot.secret, size))
     }
@@ -260,6 +303,7 @@ impl SecretFs {
             uid: permissions.uid,
             gid: permissions.gid,
             mtime: secret.created.unwrap_or(self.mounted),
+            lasting: true,
         };
         (attributes, mark(secret, size))
     }
@@ -267,7 +311,8 @@ impl SecretFs {
     fn render(&self, of: &SecretRef, view: View, snapshot: &Snapshot) -> crate::secret::SecretBytes {
         match view {
             View::Json => render::json(&snapshot.secret),
-            View::Env => render::env(&snapshot.secret),
+            View::Env => render::env::shell(&snapshot.secret),
+            View::DockerEnv => render::env::docker(&snapshot.secret),
             View::Meta => crate::secret::SecretBytes::new(self.meta(of, snapshot).to_json()),
         }
     }
@@ -279,7 +324,7 @@ impl SecretFs {
             version: snapshot.secret.version.to_string(),
             fetched: snapshot.fetched,
             expires: snapshot.expires,
-            stale: false,
+            stale: self.cache.is_stale(snapshot),
         }
     }
 
@@ -289,11 +334,11 @@ impl SecretFs {
     }
 }
 
-/// What distinguishes two versions of a file as stat(2) shows them. Never 0, which means "nothing told yet".
+/// What distinguishes two versions of a file as stat(2) shows them.
 fn mark(secret: &Secret, size: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&secret.version, secret.created, size).hash(&mut hasher);
-    hasher.finish().max(1)
+    hasher.finish()
 }
 
 fn tree_root(trees: &Trees, id: TreeId) -> Option<Place> {

@@ -41,7 +41,10 @@ impl SecretFs {
         }
         let (tree, of) = match place {
             Place::Junction(path) => return Ok(RefsAt::Junction(self.roots_below(&path))),
-            Place::Field { of, .. } | Place::View { of, .. } => return Ok(RefsAt::File(of)),
+            Place::Field { of, .. } | Place::View { of, .. } | Place::Versions { of, .. } => {
+                return Ok(RefsAt::File(of));
+            }
+            Place::Directory { of, .. } if of.version.is_some() => return Ok(RefsAt::File(of)),
             Place::Directory { tree, of } => (tree, of),
         };
         if self.trees.get(tree).is_some_and(|tree| tree.root == of) {

@@ -12,6 +12,7 @@ use crate::backend::{Error, Listing};
 use crate::cache::SecretRef;
 use crate::errno::Failure;
 use crate::render::View;
+use crate::secret::Version;
 use crate::tree::inode::Place;
 use crate::tree::name::{self, Decoded, RESERVED};
 use crate::tree::{Hanging, TreeId};
@@ -33,6 +34,8 @@ pub(super) struct Parts {
 }
 
 const UNKNOWN: Parts = Parts { secret: Part::Unknown, folder: Part::Unknown };
+/// One version of a secret: found by reading it, so it is there, and nothing lies below it.
+const A_VERSION: Parts = Parts { secret: Part::Yes, folder: Part::No };
 
 impl SecretFs {
     /// The place that `name` in `parent` leads to.
@@ -45,6 +48,7 @@ impl SecretFs {
             Place::Field { .. } | Place::View { .. } => Err(Failure::NotADirectory),
             Place::Junction(path) => self.resolve_in_junction(path, name),
             Place::Directory { tree, of } => self.resolve_in_tree(*tree, of, name).await,
+            Place::Versions { tree, of } => self.resolve_version(*tree, of, name).await,
         }
     }
 
@@ -78,12 +82,21 @@ impl SecretFs {
         name: &OsStr,
     ) -> Result<Place, Failure> {
         if let Some(reserved) = name.to_str().filter(|name| RESERVED.contains(name)) {
-            let view = View::named(reserved).ok_or(Failure::NoEntry)?;
             if parts.secret == Part::No {
                 return Err(Failure::NoEntry);
             }
-            self.cache.secret(of).await?;
-            return Ok(Place::View { tree, of: of.clone(), view });
+            let of = of.clone();
+            if reserved == name::VERSIONS && of.version.is_none() {
+                // Where a listing shows the secret nothing is asked: of one whose current version is deleted the others
+                // may still be there.
+                if parts.secret == Part::Unknown {
+                    self.cache.secret(&of).await?;
+                }
+                return Ok(Place::Versions { tree, of });
+            }
+            let view = View::named(reserved).ok_or(Failure::NoEntry)?;
+            self.cache.secret(&of).await?;
+            return Ok(Place::View { tree, of, view });
         }
         let decoded = name::decode(name).ok_or(Failure::NoEntry)?;
         let mut unlisted = false;
@@ -119,6 +132,18 @@ impl SecretFs {
             }
             _ => Err(outcome),
         }
+    }
+
+    /// A version is found by asking for it; the backend knows what is none.
+    async fn resolve_version(&self, tree: TreeId, of: &SecretRef, name: &OsStr) -> Result<Place, Failure> {
+        let version = match name::decode(name) {
+            // Empty is the version of what has none.
+            Some(Decoded::Exact(version)) if !version.is_empty() => Version::new(version),
+            _ => return Err(Failure::NoEntry),
+        };
+        let of = SecretRef { version: Some(version), ..of.clone() };
+        self.cache.secret(&of).await?;
+        Ok(Place::Directory { tree, of })
     }
 
     /// The backend's name behind the file name `name` in the listing of `of`. An absence is asked again when the
@@ -165,6 +190,9 @@ impl SecretFs {
 
     /// What the listing above says of a directory; unknown at the root of a tree and where listing is forbidden.
     pub(super) async fn parts(&self, tree: TreeId, of: &SecretRef) -> Result<Parts, Failure> {
+        if of.version.is_some() {
+            return Ok(A_VERSION);
+        }
         match self.above(tree, of) {
             Some((above, name)) => Ok(parts_in(self.cache.listing(&above).await, &name)?),
             None => Ok(UNKNOWN),
@@ -182,9 +210,9 @@ impl SecretFs {
         (recent != parts).then_some(recent)
     }
 
-    /// The directory above, and the name in it; none at the root of a tree.
+    /// The directory above, and the name in it; none at the root of a tree and of a version.
     pub(super) fn above(&self, tree: TreeId, of: &SecretRef) -> Option<(SecretRef, Box<str>)> {
-        let is_root = self.trees.get(tree).is_none_or(|tree| tree.root == *of);
+        let is_root = of.version.is_some() || self.trees.get(tree).is_none_or(|tree| tree.root == *of);
         let (path, name) = of.path.split_last().filter(|_| !is_root)?;
         Some((SecretRef::current(of.source, path), name))
     }

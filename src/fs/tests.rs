@@ -20,11 +20,15 @@ pub(super) struct World {
 }
 
 pub(super) fn world(trees: &[(&[&str], &str)]) -> World {
+    limited_world(trees, Limits::default())
+}
+
+pub(super) fn limited_world(trees: &[(&[&str], &str)], limits: Limits) -> World {
     let backend = Arc::new(Faulty::new());
     let clock = Clock::manual();
     clock.advance(Duration::from_secs(1000));
     let source = Source { name: "test".into(), backend: backend.clone() };
-    let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), clock.clone()));
+    let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
     let tree = |(at, path): &(&[&str], &str)| Tree {
         at: at.iter().map(|s| (*s).to_owned()).collect(),
         root: SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
@@ -47,14 +51,14 @@ impl World {
         Ok(at)
     }
 
-    async fn cat(&self, path: &str) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn cat(&self, path: &str) -> Result<Vec<u8>, Failure> {
         let opened = self.fs.open(self.walk(path).await?.ino, Caller(0)).await?;
         let bytes = self.fs.opened(opened.handle)?.read(0, usize::MAX).to_vec();
         self.fs.release(opened.handle).unwrap();
         Ok(bytes)
     }
 
-    async fn ls(&self, path: &str) -> Result<Vec<String>, Failure> {
+    pub(super) async fn ls(&self, path: &str) -> Result<Vec<String>, Failure> {
         let listing = self.fs.list(self.walk(path).await?.ino).await?;
         Ok(listing.entries.into_iter().map(|entry| entry.name).collect())
     }
@@ -82,10 +86,14 @@ async fn reserved_names_are_found_and_not_listed() {
     assert_eq!(world.ls("a").await.unwrap(), ["k", "%2Ejson"]);
     assert_eq!(world.cat("a/%2Ejson").await.unwrap(), b"canary-own");
     assert_eq!(world.cat("a/.json").await.unwrap(), b"{\"k\":\"canary\",\".json\":\"canary-own\"}\n");
-    assert_eq!(world.cat("a/.env").await.unwrap(), b"k=canary\n# left out, not a variable: .json\n");
+    assert_eq!(world.cat("a/.env").await.unwrap(), b"k=canary\n# left out, cannot stand here: .json\n");
     let meta = String::from_utf8(world.cat("a/.meta").await.unwrap()).unwrap();
     assert!(meta.contains("\"backend\":\"test (faulty)\"") && !meta.contains("canary"), "{meta}");
-    for absent in [".json", ".meta", "a/.versions", "a/.previous", "a/.other"] {
+    assert_eq!(
+        world.cat("a/.docker-env").await.unwrap(),
+        b"k=canary\n# left out, cannot stand here: .json\n"
+    );
+    for absent in [".json", ".meta", ".versions", "a/.previous", "a/.other"] {
         assert_eq!(world.walk(absent).await.unwrap_err().errno().name(), "ENOENT", "{absent}");
     }
 }
@@ -215,4 +223,115 @@ async fn a_missing_name_asked_for_in_an_outage_does_not_cost_the_others() {
     assert_eq!(world.walk("dir/nothing").await, Err(Failure::NoEntry));
     assert_eq!(world.cat("dir/a/k").await.unwrap(), b"canary");
     assert_eq!(world.ls("dir").await.unwrap(), ["a"]);
+}
+
+#[tokio::test]
+async fn older_versions_are_found_by_name_and_not_listed() {
+    let world = world(&[(&["all"], "")]);
+    world.backend.put("a", &[("k", b"canary-1"), ("old", b"canary-old")]);
+    world.backend.put("a", &[("k", b"canary-22")]);
+    assert_eq!(world.ls("all/a").await.unwrap(), ["k"]);
+    assert_eq!(world.ls("all/a/.versions").await.unwrap(), [""; 0]);
+    assert_eq!(world.ls("all/a/.versions/1").await.unwrap(), ["k", "old"]);
+    assert_eq!(world.cat("all/a/.versions/1/k").await.unwrap(), b"canary-1");
+    assert_eq!(world.cat("all/a/.versions/2/k").await.unwrap(), b"canary-22");
+    assert_eq!(
+        world.cat("all/a/.versions/1/.json").await.unwrap(),
+        b"{\"k\":\"canary-1\",\"old\":\"canary-old\"}\n"
+    );
+    let meta = String::from_utf8(world.cat("all/a/.versions/1/.meta").await.unwrap()).unwrap();
+    assert!(meta.contains("\"version\":\"1\"") && meta.contains("\"path\":\"a\""), "{meta}");
+    for (path, kind) in [("", Kind::Directory), ("/k", Kind::File), ("/.env", Kind::File)] {
+        let seen = world.walk(&format!("all/a/.versions/1{path}")).await.unwrap();
+        assert_eq!(
+            (seen.kind, seen.mtime),
+            (kind, SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
+            "{path}"
+        );
+    }
+    let file = world.walk("all/a/.versions/1/k").await.unwrap().ino;
+    assert_ne!(file, world.walk("all/a/k").await.unwrap().ino, "an inode has one version");
+    assert_eq!(world.fs.attribute(file, OsStr::new("version")).await.unwrap(), "1");
+    let explained = world.fs.attribute(file, OsStr::new("explain")).await.unwrap();
+    for line in ["what: the field `k`", "path: a", "version: 1", "readable: yes"] {
+        assert!(explained.lines().any(|l| l == line), "{line} in {explained}");
+    }
+    let directory = world.walk("all/a/.versions/1").await.unwrap().ino;
+    let explained = world.fs.attribute(directory, OsStr::new("explain")).await.unwrap();
+    assert!(explained.contains("what: the secret at version `1`"), "{explained}");
+    let versions = world.walk("all/a/.versions").await.unwrap().ino;
+    let explained = world.fs.attribute(versions, OsStr::new("explain.7")).await.unwrap();
+    assert!(explained.contains("path: a") && explained.contains("readable: no: ENOENT"), "{explained}");
+}
+
+#[tokio::test]
+async fn a_version_that_is_none_is_not_found_and_costs_one_question_at_most() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary")]);
+    world.backend.put("folder/b", &[("k", b"canary")]);
+    assert!(world.walk("a/.versions").await.is_ok());
+    let reads = world.backend.reads();
+    assert_eq!(reads, 0, "the directory itself costs none");
+    for none in ["x", "-1", "1.0", "%~", "%2F", "..", ".versions", ".json", "%31"] {
+        assert_eq!(world.walk(&format!("a/.versions/{none}")).await.unwrap_err().errno().name(), "ENOENT");
+        assert_eq!(world.backend.reads(), reads, "{none}");
+    }
+    for none in ["2", "99"] {
+        for _ in 0..3 {
+            assert_eq!(
+                world.walk(&format!("a/.versions/{none}")).await.unwrap_err().errno().name(),
+                "ENOENT"
+            );
+        }
+    }
+    assert_eq!(world.backend.reads(), reads + 2);
+    for none in ["folder/.versions", "a/.versions/1/.versions", "a/.versions/1/nothing", "nothing/.versions"]
+    {
+        assert_eq!(world.walk(none).await.unwrap_err().errno().name(), "ENOENT", "{none}");
+    }
+    world.backend.fail_with(Some(Error::Forbidden));
+    assert_eq!(world.walk("a/.versions/3").await.unwrap_err().errno().name(), "EACCES");
+    world.backend.fail_with(Some(Error::Status(503)));
+    assert_eq!(world.walk("a/.versions/4").await.unwrap_err().errno().name(), "EIO");
+}
+
+#[tokio::test]
+async fn versions_are_found_where_listing_is_forbidden() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary-1")]);
+    world.backend.put("a", &[("k", b"canary-2")]);
+    world.backend.forbid_listing();
+    assert_eq!(world.cat("a/.versions/1/k").await.unwrap(), b"canary-1");
+    assert_eq!(world.walk("b/.versions").await.unwrap_err().errno().name(), "ENOENT");
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_secret_is_true_when_it_is_asked() {
+    let world = world(&[(&[], "")]);
+    world.backend.put("a", &[("k", b"canary")]);
+    let file = world.walk("a/k").await.unwrap().ino;
+    let meta = world.walk("a/.meta").await.unwrap();
+    let snapshot =
+        world.fs.cache.secret(&SecretRef::current(SourceId(0), BackendPath::parse("a").unwrap())).await;
+    let snapshot = snapshot.unwrap();
+    let time = |time| humantime::format_rfc3339_millis(time).to_string();
+    for (name, expected) in [
+        ("stale", "false".to_owned()),
+        ("expires", time(snapshot.expires)),
+        ("fetched", time(snapshot.fetched)),
+        ("version", "1".to_owned()),
+        ("backend", "test (faulty)".to_owned()),
+    ] {
+        assert_eq!(world.fs.attribute(file, OsStr::new(name)).await.unwrap(), expected, "{name}");
+    }
+    let opened = world.fs.open(meta.ino, Caller(1)).await.unwrap();
+    let text = String::from_utf8(world.fs.opened(opened.handle).unwrap().bytes().to_vec()).unwrap();
+    assert!(text.contains("\"stale\":false"), "{text}");
+    world.clock.advance(Duration::from_secs(60));
+    assert!(world.fs.meta(&SecretRef::current(SourceId(0), BackendPath::root()), &snapshot).stale);
+    assert_eq!(
+        world.fs.opened(opened.handle).unwrap().bytes(),
+        text.as_bytes(),
+        "as it was when it was opened"
+    );
 }

@@ -66,7 +66,7 @@ impl SecretFs {
                     (name::encode(field), snapshot.is_none_or(|held| held.secret.field(field).is_some()))
                 }
                 Place::View { view, .. } => (view.name().to_owned(), true),
-                Place::Junction(_) | Place::Directory { .. } => continue,
+                Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => continue,
             };
             let files = if there && changed.version.is_some() { &mut touch.changed } else { &mut touch.gone };
             files.push(name.clone());
@@ -136,14 +136,14 @@ impl SecretFs {
         };
         let held = self.cache.peek(of).and_then(Result::ok);
         if let Some(Ok((attributes, mark))) = held.map(|held| self.describe_file(&node.place, &held)) {
-            node.tell(mark, attributes.size);
-            return Known { attributes: Attributes { ino, ..attributes }, current: true };
+            let lasting = node.shown.tell(mark, attributes.size, self.cache.clock().now());
+            return Known { attributes: Attributes { ino, lasting, ..attributes }, current: true };
         }
         // The size that the kernel has already: another one would cut what programs have mapped.
-        let (size, mtime, permissions) = (node.told_size(), self.mounted, self.permissions(*tree));
+        let (size, mtime, permissions) = (node.shown.told_size(), self.mounted, self.permissions(*tree));
         let (uid, gid, mode) = (permissions.uid, permissions.gid, permissions.file_mode);
         Known {
-            attributes: Attributes { ino, kind: Kind::File, size, mode, uid, gid, mtime },
+            attributes: Attributes { ino, kind: Kind::File, size, mode, uid, gid, mtime, lasting: false },
             current: false,
         }
     }

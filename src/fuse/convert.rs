@@ -47,7 +47,8 @@ pub(super) fn attr(attributes: &Attributes) -> FileAttr {
 
 /// What readdirplus says of `.` and `..`; the kernel takes the name and number only.
 pub(super) fn bare_directory(ino: inode::INodeNo) -> FileAttr {
-    attr(&Attributes { ino, kind: Kind::Directory, size: 0, mode: 0, uid: 0, gid: 0, mtime: UNIX_EPOCH })
+    let (kind, mtime) = (Kind::Directory, UNIX_EPOCH);
+    attr(&Attributes { ino, kind, size: 0, mode: 0, uid: 0, gid: 0, mtime, lasting: true })
 }
 
 pub(super) fn wants_to_write(flags: OpenFlags) -> bool {

@@ -28,8 +28,9 @@ use fuser::{
 use tokio::sync::Notify;
 
 use crate::errno::Failure;
-use crate::fs::{Caller, HandleNo, Opened, SecretFs};
+use crate::fs::{Attributes, Caller, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
+use crate::tree::shown::KERNEL_TTL;
 use convert::{attr, errno, file_type};
 use directories::{Directories, Line, lines};
 use hand_over::HandOver;
@@ -38,9 +39,6 @@ pub use mount::{Mounted, Options, Unmounted, mount};
 use touch::Own;
 pub use touch::Teller;
 
-/// How long the kernel may use a name and attributes without asking again. Short enough that a poller sees a change at
-/// once for practical purposes; opens are always checked, whatever this is.
-const KERNEL_TTL: Duration = Duration::from_secs(1);
 /// What listxattr(2) and getxattr(2) call ours.
 const XATTR_PREFIX: &str = "user.secretfs.";
 
@@ -82,7 +80,7 @@ impl Filesystem for Adapter {
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let found = async move { fs.lookup(ours(parent), &name).await };
         self.hand_over.answer(request, found, |found| match found {
-            Ok(attributes) => reply.entry(&KERNEL_TTL, &attr(&attributes), Generation(0)),
+            Ok(attributes) => reply.entry(&kept(&attributes), &attr(&attributes), Generation(0)),
             Err(failure) => reply.error(errno(&failure)),
         });
     }
@@ -95,10 +93,11 @@ impl Filesystem for Adapter {
         if self.own.caused(request) {
             return self.own.attributes(&self.fs, ino, reply);
         }
-        let fs = self.fs.clone();
-        let attributes = async move { fs.attributes(ours(ino), handle.map(|h| HandleNo(h.0))).await };
+        let (fs, caller) = (self.fs.clone(), Caller(request.pid()));
+        let handle = handle.map(|handle| HandleNo(handle.0));
+        let attributes = async move { fs.attributes_for(ours(ino), handle, caller).await };
         self.hand_over.answer(request, attributes, |attributes| match attributes {
-            Ok(attributes) => reply.attr(&KERNEL_TTL, &attr(&attributes)),
+            Ok(attributes) => reply.attr(&kept(&attributes), &attr(&attributes)),
             Err(failure) => reply.error(errno(&failure)),
         });
     }
@@ -187,7 +186,8 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let (fs, directories) = (self.fs.clone(), self.directories.clone());
-        let listing = async move { fs.list(ours(ino)).await };
+        let caller = Caller(request.pid());
+        let listing = async move { fs.open_directory(ours(ino), caller).await };
         self.hand_over.answer(request, listing, move |listing| match listing {
             Ok(listing) => reply.opened(directories.insert(listing), fuser::FopenFlags::empty()),
             Err(failure) => reply.error(errno(&failure)),
@@ -240,8 +240,8 @@ impl Filesystem for Adapter {
                 Line::Entry(entry) => {
                     let attributes = self.fs.look_up_entry(ours(ino), entry);
                     let number = theirs(attributes.ino);
-                    let full =
-                        reply.add(number, next, &entry.name, &KERNEL_TTL, &attr(&attributes), Generation(0));
+                    let (kept, attr) = (kept(&attributes), attr(&attributes));
+                    let full = reply.add(number, next, &entry.name, &kept, &attr, Generation(0));
                     if full {
                         // It did not fit, so the kernel never hears of it.
                         self.fs.forget(attributes.ino, 1);
@@ -320,6 +320,11 @@ fn reply_opened(
         }
         Err(failure) => reply.error(errno(&failure)),
     }
+}
+
+/// How long the kernel may use these.
+fn kept(attributes: &Attributes) -> Duration {
+    if attributes.lasting { KERNEL_TTL } else { Duration::ZERO }
 }
 
 /// getxattr(2): a size of 0 asks how much room is needed.

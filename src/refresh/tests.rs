@@ -280,7 +280,7 @@ async fn versions_of_a_folder_cost_a_twentieth_and_values_are_fetched_when_one_m
     world.backend.delete("f/8");
     world.pass(TTL).await;
     assert_eq!(world.backend.reads(), reads + 2);
-    let mut news = vec![world.news.try_recv().unwrap(), world.news.try_recv().unwrap()];
+    let mut news = [world.news.try_recv().unwrap(), world.news.try_recv().unwrap()];
     news.sort_by_key(|changed| changed.of.path.joined());
     assert_eq!((&news[0].of, news[0].version.as_ref().unwrap().as_str()), (&of("f/7"), "2"));
     assert_eq!(news[1], Changed { of: of("f/8"), version: None });

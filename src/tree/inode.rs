@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use super::TreeId;
+use super::shown::Shown;
 use crate::cache::{Bookmark, SecretRef};
 use crate::number_hash::BuildNumberHash;
 use crate::render::View;
@@ -26,11 +26,18 @@ impl INodeNo {
 pub enum Place {
     /// A directory of the configuration that only leads to trees.
     Junction(Vec<String>),
-    /// A folder, a secret, or both under one name.
+    /// A folder, a secret, or both under one name; where `of` names a version, the secret at that version alone.
     Directory {
         /// In which tree.
         tree: TreeId,
         /// What it shows.
+        of: SecretRef,
+    },
+    /// `.versions`: where the versions of a secret are found by name.
+    Versions {
+        /// In which tree.
+        tree: TreeId,
+        /// The secret.
         of: SecretRef,
     },
     /// One field of a secret.
@@ -63,10 +70,16 @@ impl Place {
     pub fn shown(&self) -> Option<(TreeId, &SecretRef)> {
         match self {
             Self::Junction(_) => None,
-            Self::Directory { tree, of } | Self::Field { tree, of, .. } | Self::View { tree, of, .. } => {
-                Some((*tree, of))
-            }
+            Self::Directory { tree, of }
+            | Self::Versions { tree, of }
+            | Self::Field { tree, of, .. }
+            | Self::View { tree, of, .. } => Some((*tree, of)),
         }
+    }
+
+    /// The secret or folder that it belongs to; none for what the configuration alone made.
+    pub fn of(&self) -> Option<&SecretRef> {
+        self.shown().map(|(_, of)| of)
     }
 }
 
@@ -79,33 +92,18 @@ pub struct Node {
     pub parent: INodeNo,
     /// What it stands for.
     pub place: Place,
+    /// A keyed hash of [`Place::of`]: the same for all that belongs to one secret.
+    pub secret: u64,
     /// Where the cache had the secret of this place the last time.
     pub bookmark: Bookmark,
-    told: AtomicU64,
-    told_size: AtomicU64,
+    /// What the kernel knows of it.
+    pub shown: Shown,
 }
 
 impl Node {
-    fn new(ino: INodeNo, parent: INodeNo, place: Place) -> Self {
-        let (told, told_size) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { ino, parent, place, bookmark: Bookmark::default(), told, told_size }
-    }
-
-    /// Notes that the kernel was told attributes with this mark (a hash of version and size) and this size.
-    pub fn tell(&self, mark: u64, size: u64) {
-        self.told.store(mark, Ordering::Relaxed);
-        self.told_size.store(size, Ordering::Relaxed);
-    }
-
-    /// The size that the kernel was told last; 0 before it was told any.
-    pub fn told_size(&self) -> u64 {
-        self.told_size.load(Ordering::Relaxed)
-    }
-
-    /// Whether the kernel may hold attributes with another mark.
-    pub fn was_told_otherwise(&self, mark: u64) -> bool {
-        let told = self.told.load(Ordering::Relaxed);
-        told != 0 && told != mark
+    fn new(ino: INodeNo, parent: INodeNo, place: Place, key: &RandomState) -> Self {
+        let secret = key.hash_one(place.of());
+        Self { ino, parent, place, secret, bookmark: Bookmark::default(), shown: Shown::default() }
     }
 }
 
@@ -132,10 +130,11 @@ struct Known {
 impl INodeTable {
     /// A table that knows the root only.
     pub fn new(root: Place) -> Self {
-        let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root));
+        let key = RandomState::new();
+        let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root, &key));
         let mut known = KnownINodes::default();
         known.by_number.insert(INodeNo::ROOT, Known { node, lookups: 1 });
-        Self { key: RandomState::new(), known: RwLock::new(known) }
+        Self { key, known: RwLock::new(known) }
     }
 
     /// The node of a number that the kernel holds.
@@ -167,7 +166,7 @@ impl INodeTable {
                 if place.is_file() {
                     files.entry(parent).or_default().push(ino);
                 }
-                Known { node: Arc::new(Node::new(ino, parent, place.clone())), lookups: 0 }
+                Known { node: Arc::new(Node::new(ino, parent, place.clone(), &self.key)), lookups: 0 }
             });
             if slot.node.place == place {
                 slot.lookups += 1;
@@ -243,17 +242,6 @@ mod tests {
         table.forget(a, u64::MAX);
         assert_eq!(table.len(), 1);
         assert!(table.get(INodeNo::ROOT).is_some());
-    }
-
-    #[test]
-    fn what_the_kernel_was_told_is_remembered() {
-        let table = INodeTable::new(Place::Junction(vec![]));
-        let node = table.look_up(INodeNo::ROOT, junction("a"));
-        assert!(!node.was_told_otherwise(5));
-        node.tell(5, 77);
-        assert!(!node.was_told_otherwise(5));
-        assert!(node.was_told_otherwise(6));
-        assert_eq!(node.told_size(), 77);
     }
 
     #[test]

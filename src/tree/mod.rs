@@ -4,6 +4,7 @@
 pub mod inode;
 pub mod name;
 pub mod promises;
+pub mod shown;
 
 use std::ffi::OsStr;
 
@@ -87,7 +88,8 @@ impl Trees {
         let paths = shown.filter_map(|(id, tree)| {
             let below = of.path.strip_prefix(&tree.root.path)?;
             let names = tree.at.iter().cloned().chain(below.segments().map(name::encode));
-            let version = of.version.iter().flat_map(|version| [".versions".to_owned(), version.to_string()]);
+            let version = of.version.iter().map(|version| name::encode(version.as_str()));
+            let version = version.flat_map(|version| [name::VERSIONS.to_owned(), version]);
             Some((TreeId(id), names.chain(version).collect()))
         });
         paths.collect()
@@ -163,6 +165,8 @@ mod tests {
         assert_eq!(paths(&of("b")), ["all/b"]);
         let old = SecretRef { version: Some(Version::new("3")), ..of("b") };
         assert_eq!(paths(&old), ["all/b/.versions/3"]);
+        let odd = SecretRef { version: Some(Version::new("a/..")), ..of("b") };
+        assert_eq!(paths(&odd), ["all/b/.versions/a%2F.."]);
         assert!(paths(&SecretRef { source: SourceId(1), ..of("b") }).is_empty());
     }
 

@@ -10,8 +10,11 @@ use sha2::{Digest, Sha256};
 pub const NAME_MAX: usize = 255;
 
 /// Names inside a secret's directory that are ours, found by lookup and never listed. A backend's own name that is
-/// spelled like one is percent-encoded. `.previous` and `.versions` are kept free for older versions.
-pub const RESERVED: [&str; 5] = [".json", ".env", ".meta", ".versions", ".previous"];
+/// spelled like one is percent-encoded. `.previous` is kept free.
+pub const RESERVED: [&str; 6] = [".json", ".env", ".docker-env", ".meta", VERSIONS, ".previous"];
+
+/// The directory of a secret's older versions.
+pub const VERSIONS: &str = ".versions";
 
 /// Marks a shortened name, and alone an empty one. Cannot begin an escape, so no encoded name holds it otherwise.
 const SHORT_MARK: &str = "%~";

@@ -99,7 +99,7 @@ const SHELLS: &[&str] = &[
 /// What we reserve, and what looks like our own encoding.
 #[rustfmt::skip] // a table, not code
 const OURS: &[&str] = &[
-    ".json", ".env", ".meta", ".versions", ".previous", ".JSON", ".json/", ".hidden", "%2Ejson", "%2ejson",
+    ".json", ".env", ".docker-env", ".meta", ".versions", ".previous", ".JSON", ".json/", ".hidden", "%2Ejson", "%2ejson",
     "%252Ejson", "%2E", "%2E.", "%2E%2E", "%~", "%~~", "%25~", "a%~b", "a%~0123456789abcdef0123456789abcdef",
     "%~0123456789abcdef0123456789abcdef", "%~0123456789ABCDEF0123456789ABCDEF", "value", ".value", "$base64",
     "explain", "user.secretfs.explain",

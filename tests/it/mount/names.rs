@@ -17,11 +17,15 @@ fn reserved_names_are_found_and_never_listed() {
     assert_eq!(mount.read("api-key/.env").unwrap(), b"value=canary-value\n");
     let meta = String::from_utf8(mount.read("api-key/.meta").unwrap()).unwrap();
     assert!(meta.contains("\"version\":\"1\"") && !meta.contains("canary"), "{meta}");
-    for view in [".json", ".env", ".meta"] {
+    assert_eq!(mount.read("api-key/.docker-env").unwrap(), b"value=canary-value\n");
+    assert_eq!(mount.ls("api-key/.versions").unwrap(), [""; 0]);
+    for view in [".json", ".env", ".docker-env", ".meta"] {
         let path = mount.path(&format!("api-key/{view}"));
         assert_eq!(path.metadata().unwrap().len(), std::fs::read(&path).unwrap().len() as u64, "{view}");
     }
-    for absent in [".json", ".env", ".meta", "api-key/.versions", "api-key/.previous", "api-key/.git"] {
+    for absent in
+        [".json", ".env", ".meta", ".versions", "api-key/.versions/none", "api-key/.previous", "api-key/.git"]
+    {
         assert_eq!(errno(&mount, absent), Some(libc::ENOENT), "{absent}");
     }
     assert_eq!(mount.ls("api-key").unwrap(), ["value"]);
