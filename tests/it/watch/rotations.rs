@@ -126,7 +126,11 @@ fn rotates(mount: &Mount, file: &str, backend: &str, mut put: impl FnMut(u64)) {
             }
             let put_at = Instant::now();
             while seen.told.load(Ordering::SeqCst) < number {
-                assert!(began.elapsed() < HANG, "{number} was never told: {}", seen.told.load(Ordering::SeqCst));
+                assert!(
+                    began.elapsed() < HANG,
+                    "{number} was never told: {}",
+                    seen.told.load(Ordering::SeqCst)
+                );
                 assert!(!watching.is_finished());
                 std::thread::sleep(Duration::from_micros(200));
             }
