@@ -35,14 +35,16 @@ pub struct Options {
     pub threads: usize,
 }
 
-/// A mounted filesystem; it serves until [`Mounted::unmount`].
+/// A mounted filesystem; it serves until [`Mounted::unmount`], or until it is dropped.
 pub struct Mounted {
-    session: BackgroundSession,
+    /// Dropped it would unmount whatever is at the place (fuser takes every session that it mounted for mounted still).
+    session: ManuallyDrop<BackgroundSession>,
     at: PathBuf,
     /// What tells this mount from another at the same place.
     device: Option<String>,
     over: Arc<Notify>,
     teller: Teller,
+    ended: bool,
 }
 
 /// How an unmount ended.
@@ -69,24 +71,28 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         own: own.clone(),
         over: over.clone(),
     };
-    let (session, device, place) = match attach::make(&at, &options.source, options.allow_other) {
+    let (session, unattached, device, place) = match attach::make(&at, &options.source, options.allow_other) {
         Ok(detached) => {
             let (requests, unattached) = detached.split();
             let device = unattached.device()?;
             let session = Session::from_fd(adapter, requests, acl(options), config(options))?.spawn()?;
-            // Served before it can be seen.
-            unattached.attach(&at)?;
-            (session, Some(device.clone()), Ok(touch::Place { at: at.clone(), device }))
+            let place = touch::Place { at: at.clone(), device: device.clone() };
+            (session, Some(unattached), Some(device), Ok(place))
         }
         Err(error) => {
             let session = Session::new(adapter, &at, &config(options))?.spawn()?;
             // Somebody may have unmounted already: then nothing of ours is there, and the session is about to end.
-            (session, mounts::device_at(&at)?, Err(why_read_only(&error)))
+            (session, None, mounts::device_at(&at)?, Err(why_read_only(&error)))
         }
     };
-    let _ = invalidate.set(Invalidate::start(session.notifier())?);
-    let teller = Teller::start(fs, session.notifier(), own, place)?;
-    Ok(Mounted { session, at, device, over, teller })
+    let notifier = session.notifier();
+    let _ = invalidate.set(Invalidate::start(notifier.clone())?);
+    let teller = Teller::start(fs, notifier, own, place)?;
+    let session = ManuallyDrop::new(session);
+    let mounted = Mounted { session, at, device, over, teller, ended: false };
+    // The last thing: it is served before it can be seen.
+    unattached.map_or(Ok(()), |unattached| unattached.attach(&mounted.at))?;
+    Ok(mounted)
 }
 
 fn acl(options: &Options) -> SessionACL {
@@ -112,13 +118,14 @@ fn config(options: &Options) -> Config {
     config
 }
 
-/// Why nothing can be touched in a mount that could not be made otherwise.
+/// Why nothing can be touched in a mount that could not be made otherwise, and what to do instead.
 fn why_read_only(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "that needs the right to mount (root, CAP_SYS_ADMIN)".to_owned(),
-        io::ErrorKind::Unsupported => "that needs Linux 5.12 or later".to_owned(),
-        _ => format!("a mount that it could be done in cannot be made here: {error}"),
-    }
+    let why = match error.kind() {
+        io::ErrorKind::PermissionDenied => "it needs the right to mount (root, CAP_SYS_ADMIN)".to_owned(),
+        io::ErrorKind::Unsupported => "it needs Linux 5.12 or later".to_owned(),
+        _ => format!("a mount for it cannot be made here: {error}"),
+    };
+    format!("{why}; programs that open a file again, or look at its modification time, see every change")
 }
 
 impl Mounted {
@@ -142,16 +149,19 @@ impl Mounted {
     ///
     /// # Errors
     /// What umount(2) or fusermount3 said.
-    pub fn unmount(self) -> io::Result<Unmounted> {
-        let Self { session, at, device, teller, .. } = self;
+    pub fn unmount(mut self) -> io::Result<Unmounted> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<Unmounted> {
+        self.ended = true;
         // A clone of the mount would keep it alive.
-        teller.stop();
-        // Dropped it would unmount whatever is at the place (fuser takes every session that it mounted for mounted still).
-        let session = ManuallyDrop::new(session);
-        let is_ours = || mounts::device_at(&at).map(|there| there == device);
+        self.teller.stop();
+        let Self { session, at, device, .. } = self;
+        let is_ours = || mounts::device_at(at).map(|there| there == *device);
         if is_ours()? {
-            let result = match mounts::unmount(&at, false) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounts::unmount(&at, true),
+            let result = match mounts::unmount(at, false) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounts::unmount(at, true),
                 result => result,
             };
             // Somebody else may have been faster.
@@ -167,5 +177,13 @@ impl Mounted {
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(Unmounted::InUse)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.end();
+        }
     }
 }

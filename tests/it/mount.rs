@@ -9,7 +9,7 @@ mod directories;
 mod lifecycle;
 mod names;
 mod permissions;
-mod readonly;
+pub mod readonly;
 mod service;
 
 use std::path::Path;

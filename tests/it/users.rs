@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::available;
-use crate::support::mount::{Mount, Plan, Store, possible, secretfs};
+use crate::support::mount::{Mount, Plan, Store, possible, secretfs, wait_until};
 use crate::support::program;
 
 /// `nobody`: fusermount3 wants a user with a name.
@@ -143,6 +143,28 @@ fn an_unprivileged_user_can_change_nothing_either() {
         assert!(!output.status.success(), "{script}");
         assert!(said(&output).contains("Read-only file system"), "{script}: {}", said(&output));
     }
+}
+
+#[test]
+fn a_users_mount_says_that_watchers_are_not_told_and_shows_changes_to_who_looks() {
+    let Some(()) = available("fusermount", users_can_mount()) else { return };
+    let store = store_of_user();
+    let mount = open_to_all(store.mount().by_user(OWNER)).start();
+    assert_eq!(cat(OWNER, &mount), Ok("canary-value".into()));
+    assert!(mount.log().contains("(inotify) are not told of changes: it needs the right to mount"));
+    let file = mount.path("api-key/value").to_string_lossy().into_owned();
+    let looked = || outcome(&as_user(OWNER, "stat", &["-c", "%s %Y", &file])).unwrap();
+    let before = looked();
+    // Another second of the file's time.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    put_as_root(&store, "canary-longer");
+    wait_until("another size and time", || {
+        let (size, time) = (looked(), before.split_once(' ').unwrap().1.to_owned());
+        size.starts_with("13 ") && !size.trim_end().ends_with(time.trim_end())
+    });
+    let options = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = options.lines().find(|line| line.contains(&*mount.at.to_string_lossy())).unwrap();
+    assert!(line.split(" - ").all(|half| half.split(' ').any(|word| word.split(',').any(|o| o == "ro"))));
 }
 
 #[test]
