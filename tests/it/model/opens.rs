@@ -139,6 +139,7 @@ impl Run {
                 "the kernel is told when what it knows is old",
             )?;
         }
+        self.known[node].told = Some(seen);
         if was_read {
             self.fetched.insert(path.clone(), asked);
         }
