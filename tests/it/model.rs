@@ -3,6 +3,7 @@
 
 mod names;
 mod opens;
+mod pairs;
 mod reference;
 mod run;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use pairs::Pair;
 use run::Run;
 
 /// One thing that happens. Numbers choose among what there is at that moment.
@@ -72,6 +74,25 @@ enum Op {
     Refresh,
     Flush,
     Race(Race),
+    /// A thread opens a file.
+    OpenBy {
+        node: usize,
+        thread: usize,
+    },
+    Pair(Pair),
+    /// A thread opens a directory, and one that is open is closed.
+    Hold {
+        node: usize,
+        thread: usize,
+    },
+    LetGo {
+        which: usize,
+    },
+    OlderVersion {
+        path: usize,
+        number: u64,
+        file: usize,
+    },
     /// An open, a change at once, and an open shortly before the TTL ends and at its end.
     Age {
         node: usize,
@@ -102,6 +123,24 @@ fn millis() -> impl Strategy<Value = u64> {
     prop_oneof![Just(1), Just(400), Just(999), Just(1000), 1001..59_000_u64, Just(59_999), Just(60_000)]
 }
 
+fn pair() -> impl Strategy<Value = Pair> {
+    let some = || 0..64_usize;
+    let wait = prop_oneof![1..1999_u64, Just(1999), Just(2000), 2001..70_000_u64];
+    let is = any::<bool>;
+    (some(), some(), (some(), some()), 0..4_usize, size(), wait, is(), is()).prop_map(
+        |(path, thread, files, fields, size, wait, known, hold)| Pair {
+            path,
+            thread,
+            files,
+            fields,
+            size,
+            wait,
+            known,
+            hold,
+        },
+    )
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let some = || 0..64_usize;
     prop_oneof![
@@ -125,6 +164,12 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Op::Refresh),
         1 => Just(Op::Flush),
         2 => (some(), 0..4_usize, size()).prop_map(|(node, fields, size)| Op::Age { node, fields, size }),
+        6 => (some(), some()).prop_map(|(node, thread)| Op::OpenBy { node, thread }),
+        6 => pair().prop_map(Op::Pair),
+        2 => (some(), some()).prop_map(|(node, thread)| Op::Hold { node, thread }),
+        2 => some().prop_map(|which| Op::LetGo { which }),
+        3 => (some(), 0..5_u64, some())
+            .prop_map(|(path, number, file)| Op::OlderVersion { path, number, file }),
         4 => (some(), 0..30_000_u64, 0..30_000_u64, 0..4_usize, size(), any::<bool>()).prop_map(
             |(node, before, after, fields, size, later)| {
                 Op::Race(Race { node, before, after, fields, size, later })

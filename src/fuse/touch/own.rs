@@ -9,8 +9,8 @@ use std::time::Duration;
 use fuser::{FileHandle, Generation, INodeNo, ReplyAttr, ReplyEntry, ReplyOpen, Request};
 
 use super::super::convert::{OPEN_FLAGS, attr};
-use super::super::{KERNEL_TTL, ours};
-use crate::fs::{Kind, Known, SecretFs, Touch};
+use super::super::ours;
+use crate::fs::{Known, SecretFs, Touch};
 
 /// The handle of every file that the thread opens: nothing is behind it, and no program is ever given it (handles of
 /// programs begin at 1).
@@ -50,15 +50,13 @@ impl Own {
         thread != 0 && thread == request.pid()
     }
 
-    /// LOOKUP: names on the way to what is touched. Only a file of the version that is held is there for others too; of
-    /// everything else the kernel is to ask anew for them.
+    /// LOOKUP: names on the way to what is touched. The kernel is to ask anew for everybody else: a thread that reads an
+    /// older version for the sake of a pair must not be shown the newest.
     pub(in super::super) fn look_up(&self, fs: &SecretFs, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let touch = self.touch.lock().unwrap_or_else(|e| e.into_inner()).clone();
         match touch.and_then(|touch| fs.look_up_step(&touch, ours(parent), name)) {
-            Some(Known { attributes, current }) => {
-                let is_there = current && attributes.kind == Kind::File;
-                let valid = if is_there { KERNEL_TTL } else { Duration::ZERO };
-                reply.entry(&valid, &attr(&attributes), Generation(0));
+            Some(Known { attributes, .. }) => {
+                reply.entry(&Duration::ZERO, &attr(&attributes), Generation(0));
             }
             None => reply.error(fuser::Errno::EAGAIN),
         }
@@ -67,9 +65,8 @@ impl Own {
     /// GETATTR, and SETATTR, which sets nothing: the attributes as they are.
     pub(in super::super) fn attributes(&self, fs: &SecretFs, ino: INodeNo, reply: ReplyAttr) {
         match fs.known(ours(ino)) {
-            Ok(Known { attributes, current }) => {
-                let valid = if current { KERNEL_TTL } else { Duration::ZERO };
-                reply.attr(&valid, &attr(&attributes));
+            Ok(Known { attributes, .. }) => {
+                reply.attr(&Duration::ZERO, &attr(&attributes));
             }
             Err(_) => reply.error(fuser::Errno::EAGAIN),
         }

@@ -139,6 +139,7 @@ impl Run {
                 "the kernel is told when what it knows is old",
             )?;
         }
+        self.known[node].told = Some(seen);
         // In an outage what was opened is stale, and the question had no answer.
         if was_read && !self.reference.is_failing() {
             self.fetched.insert(path.clone(), asked);

@@ -148,6 +148,25 @@ impl Reference {
         self.versions(path, self.window()).into_iter().flatten().collect()
     }
 
+    /// Every secret that ever was at `path` as this version.
+    pub fn ever(&self, path: &str, number: u64) -> Vec<Rc<Version>> {
+        let all = self.secrets.get(path).into_iter().flat_map(|history| history.after(None));
+        all.flatten().filter(|version| version.number == number).cloned().collect()
+    }
+
+    /// Whether the backend has this version, and had it all the time that its absence may be believed.
+    pub fn surely_keeps_version(&self, path: &str, number: u64) -> bool {
+        let keeps = |version: &Option<Rc<Version>>| version.as_ref().is_some_and(|now| now.number >= number);
+        number > 0 && self.versions(path, NEGATIVE).iter().all(keeps)
+    }
+
+    /// Whether the backend may have said since `since` that there is no such secret, or that it is forbidden.
+    pub fn may_have_been_denied(&self, path: &str, since: Duration) -> bool {
+        let gone = |history: &History<Option<Rc<Version>>>| history.from(since).any(Option::is_none);
+        let refused = |failing: &Option<Error>| failing.as_ref().is_some_and(is_answer);
+        self.secrets.get(path).is_none_or(gone) || self.failing.from(since).any(refused)
+    }
+
     /// Whether the secret was there all the time that its absence may be believed.
     pub fn is_surely_there(&self, path: &str) -> bool {
         self.versions(path, NEGATIVE).iter().all(Option::is_some)

@@ -17,15 +17,16 @@ use secretfs::tree::inode::INodeNo;
 use secretfs::tree::{Tree, Trees};
 
 use super::Op;
+use super::pairs::Readers;
 use super::reference::{MAX_SIZE, NEGATIVE, Reference, TTL};
 
 /// Secrets and folders that overlap in every way.
-const PATHS: [&str; 6] = ["a", "b", "a/a", "a/b", "b/a", "a/b/a"];
+pub(super) const PATHS: [&str; 6] = ["a", "b", "a/a", "a/b", "b/a", "a/b/a"];
 /// The first collides with a folder.
 pub(super) const FIELDS: [&str; 2] = ["a", "k"];
 /// What is looked up, the likely ones more often.
 const NAMES: [&str; 12] =
-    ["a", "b", "k", "a", "k", "b", ".json", ".env", ".meta", ".versions", "nothing", "%61"];
+    ["a", "b", "k", "a", "k", "b", ".json", ".env", ".meta", ".previous", "nothing", "%61"];
 
 fn errors() -> [Error; 8] {
     [
@@ -82,6 +83,7 @@ pub struct Run {
     pub(super) fetched: HashMap<String, Duration>,
     /// Snapshots and when they were seen.
     pub(super) snapshots: Vec<(Weak<Snapshot>, Duration)>,
+    pub(super) readers: Readers,
 }
 
 pub type Verdict = Result<(), String>;
@@ -90,7 +92,7 @@ pub(super) fn ensure(holds: bool, promise: &str) -> Verdict {
     if holds { Ok(()) } else { Err(promise.to_owned()) }
 }
 
-fn of(path: &str) -> SecretRef {
+pub(super) fn of(path: &str) -> SecretRef {
     SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
 }
 
@@ -157,6 +159,7 @@ impl Run {
             closed: vec![],
             fetched: HashMap::new(),
             snapshots: vec![],
+            readers: Readers::default(),
         }
     }
 
@@ -207,6 +210,10 @@ impl Run {
                     let found = self.fs.attributes(open.ino, Some(open.number)).await;
                     let found = found.map_err(|failure| format!("fstat of an open file: {failure}"))?;
                     ensure(shown(&found) == open.shown, "fstat shows the version that was opened")?;
+                    let (ino, seen) = (open.ino, open.shown);
+                    for known in self.known.iter_mut().filter(|known| known.ino == ino) {
+                        known.told = Some(seen);
+                    }
                 }
             }
             Op::Forget { node, lookups } => self.forget(node % self.known.len(), lookups).await?,
@@ -230,6 +237,7 @@ impl Run {
             Op::Advance { millis } => self.advance(Duration::from_millis(millis)),
             Op::Sweep => {
                 self.cache.sweep(self.clock.now());
+                self.fs.sweep_pins(self.clock.now());
                 self.check_erased(TTL + self.reference.max_stale)?;
             }
             Op::Refresh => {
@@ -239,11 +247,20 @@ impl Run {
                 }
             }
             Op::Flush => {
-                self.cache.flush();
+                self.fs.flush();
+                self.unpin_all();
                 self.fetched.clear();
                 self.check_erased(Duration::ZERO)?;
             }
             Op::Race(ref race) => self.race(race).await?,
+            Op::OpenBy { node, thread } => {
+                let node = self.mostly_a_file(node);
+                self.open_by(node, thread).await?;
+            }
+            Op::Pair(ref pair) => self.pair(pair).await?,
+            Op::Hold { node, thread } => self.hold(node % self.known.len(), thread).await,
+            Op::LetGo { which } => self.let_go_of_directory(which),
+            Op::OlderVersion { path, number, file } => self.older_version(path, number, file).await?,
         }
         Ok(())
     }
@@ -287,10 +304,12 @@ impl Run {
         for known in self.known.drain(1..) {
             self.fs.forget(known.ino, known.lookups);
         }
+        self.let_go_of_directories();
         self.check_counts()?;
         let longest = TTL + self.reference.max_stale;
         self.advance(longest);
         self.cache.sweep(self.clock.now());
+        ensure(self.fs.sweep_pins(self.clock.now()).is_none(), "no pin outlives its version")?;
         self.check_erased(longest)?;
         ensure(self.cache.held().is_empty(), "what nobody uses is erased at its end")?;
         ensure(self.snapshots.is_empty(), "no value outlives its use")
