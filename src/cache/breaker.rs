@@ -18,6 +18,8 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 /// A reader that has nothing to be served from may probe this long after the last probe, whatever the rest.
 const READERS_REST: Duration = Duration::from_secs(1);
+/// The refresh loop asks when a rest is over; this much later a reader does.
+const OVERDUE: Duration = Duration::from_secs(2);
 /// A question that was given up after this long without an answer counts as a failure.
 pub(super) const UNANSWERED: Duration = Duration::from_secs(1);
 
@@ -77,6 +79,12 @@ impl Breaker {
     /// Whether it is open.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Whether it rests, and somebody sees to it that it is asked again: when its rest was over a while ago and nobody has
+    /// asked since, it is time for whoever comes.
+    pub(super) fn rests(&self, now: Moment) -> bool {
+        self.open.is_some_and(|open| open.probing || now < open.until.plus(OVERDUE))
     }
 
     /// What it said the last time that it gave no answer; none once it is well again.

@@ -86,7 +86,7 @@ impl Lane {
 
     /// Whether the backend rests because it did not answer.
     pub(super) fn rests(&self) -> bool {
-        self.breaker().is_open()
+        self.breaker().rests(self.clock.now())
     }
 
     /// For `status`.

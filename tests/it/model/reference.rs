@@ -139,7 +139,8 @@ impl Reference {
     /// How old what is shown may be: older than its TTL only in an outage, and for another TTL after one.
     fn window(&self) -> Duration {
         let outage = |failing: &Option<Error>| failing.as_ref().is_some_and(|error| !is_answer(error));
-        let since = self.since(TTL + NEGATIVE);
+        // The longest rest of the breaker, and what is served then is for another TTL.
+        let since = self.since(TTL + Duration::from_secs(13));
         if self.failing.after(since).any(outage) { TTL + self.max_stale } else { TTL }
     }
 

@@ -86,7 +86,6 @@ fn each_change_in_a_store_is_told() {
 }
 
 #[test]
-#[ignore = "needs a program that finds changes by itself: what is held past its TTL is not known to have changed"]
 fn each_change_in_vault_is_told() {
     let Some(()) = available("mount", possible()) else { return };
     let Some(()) = available("root", can_tell()) else { return };
@@ -96,7 +95,6 @@ fn each_change_in_vault_is_told() {
 }
 
 #[test]
-#[ignore = "needs a program that finds changes by itself: what is held past its TTL is not known to have changed"]
 fn nothing_is_told_of_an_unchanged_secret_in_a_store() {
     let Some(()) = available("mount", possible()) else { return };
     let Some(()) = available("root", can_tell()) else { return };
@@ -106,7 +104,6 @@ fn nothing_is_told_of_an_unchanged_secret_in_a_store() {
 }
 
 #[test]
-#[ignore = "needs a program that finds changes by itself: what is held past its TTL is not known to have changed"]
 fn nothing_is_told_of_an_unchanged_secret_in_vault() {
     let Some(()) = available("mount", possible()) else { return };
     let Some(()) = available("root", can_tell()) else { return };
@@ -117,7 +114,6 @@ fn nothing_is_told_of_an_unchanged_secret_in_vault() {
 }
 
 #[test]
-#[ignore = "needs a program that finds changes by itself"]
 fn who_watches_and_reads_nothing_is_told_long_after_the_last_read() {
     let Some(()) = available("mount", possible()) else { return };
     let Some(()) = available("root", can_tell()) else { return };
