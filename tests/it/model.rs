@@ -180,16 +180,20 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// As [`live_with`], without stale answers.
 fn live(ops: &[Op]) -> Result<(), String> {
-    live_with(Duration::ZERO, ops)
+    live_with(Duration::ZERO, PLENTY, ops)
 }
 
+/// Room for everything that a life has, in bytes; and for hardly anything, so that most of it is evicted at once.
+const PLENTY: u64 = 64 << 20;
+const LITTLE: u64 = 1500;
+
 /// Lives through `ops`, then lets go of everything; the first broken promise ends it.
-fn live_with(max_stale: Duration, ops: &[Op]) -> Result<(), String> {
+fn live_with(max_stale: Duration, room: u64, ops: &[Op]) -> Result<(), String> {
     // Paused: a slow backend costs no time.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut run = Run::new(max_stale);
+        let mut run = Run::new(max_stale, room);
         for (at, op) in ops.iter().enumerate() {
             // In paused time: what waits for nothing is found at once.
             let applied = tokio::time::timeout(Duration::from_secs(3600), run.apply(op)).await;
@@ -213,9 +217,10 @@ proptest! {
     #[test]
     fn every_life_of_a_mount_keeps_its_promises(
         max_stale in prop_oneof![Just(0_u64), Just(30), Just(3600)],
+        room in prop_oneof![3 => Just(PLENTY), 1 => Just(LITTLE)],
         ops in prop::collection::vec(op(), 1..80),
     ) {
-        if let Err(broken) = live_with(Duration::from_secs(max_stale), &ops) {
+        if let Err(broken) = live_with(Duration::from_secs(max_stale), room, &ops) {
             prop_assert!(false, "{}", broken);
         }
     }

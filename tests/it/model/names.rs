@@ -33,7 +33,7 @@ impl Run {
             }
             Err(failure) => {
                 self.judge_failure(&failure, self.must_find(&path, name))?;
-                if self.reference.is_calm() {
+                if self.reference.is_calm() && !self.evicts {
                     let asked = self.questions();
                     let again = self.fs.lookup(self.known[node].ino, OsStr::new(name)).await;
                     let again = again.err().map(|failure| failure.errno());

@@ -31,7 +31,8 @@ impl Run {
         match &self.known[node].place {
             Place::Directory(_) => false,
             Place::Field(path, _) | Place::View(path, _) => {
-                self.fetched.get(path).is_some_and(|fetched| self.reference.now < *fetched + TTL)
+                let fetched = self.fetched.get(path).filter(|_| !self.evicts);
+                fetched.is_some_and(|fetched| self.reference.now < *fetched + TTL)
             }
         }
     }

@@ -79,6 +79,8 @@ pub struct Run {
     pub(super) numbers: HashMap<Place, INodeNo>,
     pub(super) open: Vec<Open>,
     pub(super) closed: Vec<HandleNo>,
+    /// Whether the cache may let go of anything at any time.
+    pub(super) evicts: bool,
     /// When a secret was last seen to be fetched: until its TTL the backend is not asked again.
     pub(super) fetched: HashMap<String, Duration>,
     /// Snapshots and when they were seen.
@@ -133,11 +135,12 @@ pub(super) fn change(
 }
 
 impl Run {
-    pub fn new(max_stale: Duration) -> Self {
+    pub fn new(max_stale: Duration, room: u64) -> Self {
         let (backend, clock) = (Arc::new(Faulty::new()), Clock::manual());
         let source = Source { name: "test".into(), backend: backend.clone() };
         let limits = Limits {
             freshness: Freshness { ttl: TTL, negative_ttl: NEGATIVE, max_stale },
+            max_bytes: room,
             ..Limits::default()
         };
         let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
@@ -157,6 +160,7 @@ impl Run {
             numbers: HashMap::new(),
             open: vec![],
             closed: vec![],
+            evicts: room < 1 << 20,
             fetched: HashMap::new(),
             snapshots: vec![],
             readers: Readers::default(),
@@ -245,6 +249,7 @@ impl Run {
                 for job in self.cache.take_jobs() {
                     self.cache.refresh_ahead(&job).await;
                 }
+                self.cache.drop_emptied().await;
             }
             Op::Flush => {
                 self.fs.flush();
