@@ -82,8 +82,8 @@ struct Opening<'a> {
 enum Choice {
     Newest,
     Older(Arc<Snapshot>),
-    /// An older one, unless the backend has denied the secret since.
-    OlderUnlessDenied,
+    /// That depends on whether the backend has denied the secret since the pin began.
+    DeniedSince,
 }
 
 /// As long as this lives, its thread holds a handle of a secret's directory.
@@ -124,12 +124,14 @@ impl Pairs {
             return None;
         }
         let opening = Opening { key: Key::new(node.secret, caller), caller, of, what, newest, now };
-        // What is freed is erased here, after the lock.
-        let (mut choice, _freed) = self.choose(&opening, false);
-        if matches!(choice, Choice::OlderUnlessDenied) {
+        let (mut choice, mut freed) = self.choose(&opening, false);
+        if matches!(choice, Choice::DeniedSince) {
             self.forget_denied();
-            choice = self.choose(&opening, true).0;
+            drop(freed);
+            (choice, freed) = self.choose(&opening, true);
         }
+        // Erased here, after the lock.
+        drop(freed);
         let Choice::Older(snapshot) = choice else { return None };
         self.note_late(of, newest, now);
         Some(snapshot)
@@ -140,6 +142,10 @@ impl Pairs {
         let mut shard = self.shard(key);
         let Some(reader) = shard.get_mut(&key) else {
             let pin = Pin::first(what, newest, now).filter(|_| !self.window.is_zero());
+            // What was denied before a pin begins is not to end it later.
+            if pin.is_some() && !denials_are_known {
+                return (Choice::DeniedSince, None);
+            }
             let freed = pin.and_then(|pin| {
                 self.pinned.notify_one();
                 insert(&mut shard, key, Reader::new(caller, of, Some(pin), now))
@@ -158,7 +164,7 @@ impl Pairs {
             }
             if let Some(at) = pin.position_of_older(what) {
                 if !denials_are_known {
-                    return (Choice::OlderUnlessDenied, None);
+                    return (Choice::DeniedSince, None);
                 }
                 return (Choice::Older(pin.open_older(at)), None);
             }
@@ -167,6 +173,9 @@ impl Pairs {
             return (Choice::Newest, ended.map(Pin::into_snapshot));
         }
         let pin = Pin::first(what, newest, now).filter(|_| !self.window.is_zero() || reader.directories > 0);
+        if pin.is_some() && !denials_are_known {
+            return (Choice::DeniedSince, ended.map(Pin::into_snapshot));
+        }
         if pin.is_some() && reader.pin.is_none() {
             self.pinned.notify_one();
         }

@@ -201,6 +201,17 @@ async fn a_secret_that_was_denied_since_is_not_served_from_a_pin() {
 }
 
 #[tokio::test]
+async fn what_was_denied_long_ago_ends_no_pin_of_today() {
+    let mount = Mount::new().await;
+    mount.world.backend.delete("db");
+    assert!(mount.refresh().await.is_err());
+    mount.rotate("canary-2").await;
+    assert_eq!(mount.read(mount.user, ONE).await, "canary-2");
+    mount.rotate("canary-3").await;
+    assert_eq!(mount.read(mount.password, ONE).await, "canary-2");
+}
+
+#[tokio::test]
 async fn a_field_is_served_from_where_it_is() {
     let mount = Mount::new().await;
     mount.read(mount.user, ONE).await;

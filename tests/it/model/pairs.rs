@@ -9,7 +9,7 @@ use std::time::Duration;
 use secretfs::cache::Snapshot;
 use secretfs::clock::Moment;
 use secretfs::errno::Failure;
-use secretfs::fs::{Caller, DirListing, Opened, PAIR_WINDOW};
+use secretfs::fs::{Attributes, Caller, DirListing, Kind, Opened, PAIR_WINDOW};
 use secretfs::tree::inode::INodeNo;
 
 use super::reference::MAX_SIZE;
@@ -320,18 +320,22 @@ impl Run {
     /// An older version, found and read by its name; nothing of it stays.
     pub(super) async fn older_version(&mut self, path: usize, number: u64, file: usize) -> Verdict {
         let (path, file) = (PATHS[path % PATHS.len()], FILES[file % FILES.len()]);
-        let mut inodes = Vec::new();
-        let found = self.walk_to_version(path, number, file, &mut inodes).await;
+        let mut looked_up = Vec::new();
+        let found = self.walk_to_version(path, number, file, &mut looked_up).await;
         let verdict = match found {
-            // A field of the secret above may have the name.
+            // A field of the secret above may have the name, until a listing must show the folder.
             Err(Failure::NotADirectory) => {
-                self.judge_failure(&Failure::NoEntry, self.must_find_version(path, number, file))
+                let shadowed = self.reference.is_listable() && self.reference.must_list_directory(path);
+                ensure(!shadowed, "a folder wins over a field")
             }
             Err(failure) => self.judge_failure(&failure, self.must_find_version(path, number, file)),
             Ok(ino) => self.judge_version(path, number, file, ino).await,
         };
-        for ino in inodes.into_iter().rev() {
-            self.fs.forget(ino, 1);
+        for found in looked_up.into_iter().rev() {
+            for known in self.known.iter_mut().filter(|known| known.ino == found.ino) {
+                known.told = (found.kind == Kind::File).then(|| shown(&found));
+            }
+            self.fs.forget(found.ino, 1);
         }
         verdict.map_err(|broken| format!("{path}/.versions/{number}/{file}: {broken}"))
     }
@@ -341,13 +345,14 @@ impl Run {
         path: &str,
         number: u64,
         file: &str,
-        inodes: &mut Vec<INodeNo>,
+        looked_up: &mut Vec<Attributes>,
     ) -> Result<INodeNo, Failure> {
         let number = number.to_string();
         let mut ino = INodeNo::ROOT;
         for name in path.split('/').chain([".versions", &number, file]) {
-            ino = self.fs.lookup(ino, OsStr::new(name)).await?.ino;
-            inodes.push(ino);
+            let found = self.fs.lookup(ino, OsStr::new(name)).await?;
+            ino = found.ino;
+            looked_up.push(found);
         }
         Ok(ino)
     }
