@@ -87,6 +87,10 @@ impl Readers {
 impl Run {
     /// A thread opens a file: the newest version, or the one that it is reading.
     pub(super) async fn open_by(&mut self, node: usize, thread: usize) -> Verdict {
+        if self.evicts {
+            // What is newest cannot be asked for without a chance that the open finds another.
+            return self.open(node).await;
+        }
         let thread = u32::try_from(thread).unwrap() % THREADS + 1;
         let place = self.known[node].place.clone();
         let (Place::Field(path, name) | Place::View(path, name)) = place else {
@@ -242,6 +246,9 @@ impl Run {
 
     /// Two files, and the first once more: what a thread in a loop does.
     pub(super) async fn pair(&mut self, pair: &Pair) -> Verdict {
+        if self.evicts {
+            return Ok(());
+        }
         let path = PATHS[pair.path % PATHS.len()];
         let thread = u32::try_from(pair.thread).unwrap() % THREADS + 1;
         let mut directory = 0;
