@@ -38,7 +38,7 @@ install: ## build with optimisation, install program and unit to DESTDIR PREFIX 
 
 ##@ Work on it
 .PHONY: test
-test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,fusermount turns a skip into a failure
+test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,fusermount,bubblewrap turns a skip into a failure
 	@echo '== cargo test'
 	@$(CARGO) test --locked --no-fail-fast 2>&1 | awk -f tests/summary.awk
 
@@ -61,7 +61,7 @@ fmt: ## format the source
 deps: deps-packages deps-fuse deps-vault deps-moto ## install and build what tests need, once, into SECRETFS_CACHE
 
 # name of a program, and the Debian package it comes in where another name
-TEST_PROGRAMS := fusermount3:fuse3 age rsync openssl getfattr:attr setpriv:util-linux unshare:util-linux curl
+TEST_PROGRAMS := fusermount3:fuse3 age rsync openssl getfattr:attr setpriv:util-linux unshare:util-linux curl bwrap:bubblewrap podman runc
 
 .PHONY: deps-packages
 deps-packages:

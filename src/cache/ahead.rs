@@ -2,8 +2,8 @@
 //! Does not know when a job is done: the loop in `refresh` decides.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::breaker::Admission;
@@ -177,6 +177,17 @@ impl SecretCache {
         }
     }
 
+    /// Puts a job off to shortly before the end of what it is about; false where that is now. For what need not be spread,
+    /// because it is asked for together with others.
+    pub fn defer(&self, job: &Job) -> bool {
+        let Some(slot) = job.slot.as_ref().and_then(Weak::upgrade) else { return false };
+        let deferred = slot.defer(self.clock.now(), chance());
+        if deferred {
+            self.put_on_schedule(job.question.clone(), &slot, slot.next_due());
+        }
+        deferred
+    }
+
     /// How many secrets in use lie directly in each folder of a backend.
     pub fn in_use_by_folder(&self, source: SourceId) -> HashMap<SecretRef, usize> {
         let mut folders = HashMap::new();
@@ -195,7 +206,7 @@ impl SecretCache {
         let Some(lane) = self.lanes.get(folder.source.0) else { return Ok(None) };
         let backend = &lane.source.backend;
         let mut asking = self.asking(folder.source);
-        let answer = lane.call(Priority::Ahead, || {
+        let answer = lane.call_for_many(|| {
             asking = self.asking(folder.source);
             backend.versions(&folder.path)
         });

@@ -17,6 +17,9 @@ use crate::counters::Counters;
 /// wait for an answer that was lost long ago.
 const LONGEST_AHEAD: Duration = Duration::from_secs(5);
 
+/// The same for the versions of a large folder, in many requests; nobody can join that.
+const LONGEST_FOR_MANY: Duration = Duration::from_secs(60);
+
 /// One backend, its door and its health.
 pub(super) struct Lane {
     pub(super) source: Source,
@@ -44,6 +47,27 @@ impl Lane {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let limit = (asker >= Priority::Lease).then_some(LONGEST_AHEAD);
+        self.call_within(asker, limit, ask).await
+    }
+
+    /// As [`Self::call`], ahead of need, for what takes several requests.
+    pub(super) async fn call_for_many<T, F>(&self, ask: impl FnOnce() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.call_within(Priority::Ahead, Some(LONGEST_FOR_MANY), ask).await
+    }
+
+    async fn call_within<T, F>(
+        &self,
+        asker: Priority,
+        limit: Option<Duration>,
+        ask: impl FnOnce() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         loop {
             let verdict = self.verdict.notified();
             tokio::pin!(verdict);
@@ -66,11 +90,12 @@ impl Lane {
                 Admission::Wait => continue,
                 Admission::Go { probe } => {
                     let question = Asked { lane: self, probe, began: now, ended: false };
-                    let result = if asker >= Priority::Lease {
-                        let limit = tokio::time::timeout(LONGEST_AHEAD, ask());
-                        limit.await.unwrap_or(Err(Error::TimedOut(LONGEST_AHEAD)))
-                    } else {
-                        ask().await
+                    let result = match limit {
+                        Some(limit) => {
+                            let answer = tokio::time::timeout(limit, ask()).await;
+                            answer.unwrap_or(Err(Error::TimedOut(limit)))
+                        }
+                        None => ask().await,
                     };
                     question.ended(&result);
                     return result;

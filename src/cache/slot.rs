@@ -264,6 +264,18 @@ impl Slot {
         due && state.answer.is_some() && self.freshness.is_in_use(state.used, now)
     }
 
+    /// Puts a refresh off to shortly before the end of what is held; false where that has come at `now`, or where the backend
+    /// did not answer the last time.
+    pub(super) fn defer(&self, now: Moment, chance: f64) -> bool {
+        let mut state = self.state();
+        let late = self.freshness.next_refresh(state.asking.began, chance);
+        let early = now < late && state.failures == 0 && state.refresh_at.is_some();
+        if early {
+            state.refresh_at = Some(late);
+        }
+        early
+    }
+
     /// It is known to be out of date: its turn is now.
     pub(super) fn refresh_from(&self, now: Moment) {
         let mut state = self.state();

@@ -73,14 +73,13 @@ impl Queue {
                 return Err(Some(later));
             }
         }
+        let moved = self.moved.pop_front();
+        let is_alone = free || moved.is_some();
+        let Some(job) = moved.or_else(|| self.next_due(cache)) else { return Err(None) };
         let gap = freshness::gap(cache.load(self.source));
         self.not_before = self.not_before.max(now.minus(LATE)).plus(gap);
-        if let Some(job) = self.moved.pop_front() {
-            return Ok(Work::One(job));
-        }
-        let Some(job) = self.jobs.pop_front() else { return Err(None) };
         match job.folder() {
-            Some(folder) if !free && self.is_for_all(now, cache, &folder) => {
+            Some(folder) if !is_alone && self.is_for_all(now, cache, &folder) => {
                 let (mut those, others): (Vec<Job>, Vec<Job>) =
                     self.jobs.drain(..).partition(|other| other.folder().as_ref() == Some(&folder));
                 self.jobs = others.into();
@@ -89,6 +88,17 @@ impl Queue {
             }
             _ => Ok(Work::One(job)),
         }
+    }
+
+    /// The next job, but for those of folders that are asked for together: these wait for the first that is about to end.
+    fn next_due(&mut self, cache: &SecretCache) -> Option<Job> {
+        while let Some(job) = self.jobs.pop_front() {
+            let together = job.folder().is_some_and(|folder| self.pages.contains_key(&folder));
+            if !together || !cache.defer(&job) {
+                return Some(job);
+            }
+        }
+        None
     }
 
     /// Takes note of what came of [`Work::Together`].
@@ -104,11 +114,12 @@ impl Queue {
                 self.pages.insert(folder, pages);
                 self.moved.extend(moved);
             }
-            Ok(None) => {
+            // After a failure too: that each is asked for by itself finds out more.
+            Ok(None) | Err(_) => {
+                self.pages.remove(&folder);
                 self.cannot.insert(folder, now.plus(ASK_AGAIN));
                 self.jobs.extend(due);
             }
-            Err(_) => self.jobs.extend(due),
         }
     }
 
