@@ -285,6 +285,10 @@ async fn a_version_that_is_none_is_not_found_and_costs_one_question_at_most() {
         }
     }
     assert_eq!(world.backend.reads(), reads + 2);
+    world.backend.put("a/below", &[("k", b"canary")]);
+    world.clock.advance(Duration::from_secs(1));
+    assert!(world.walk("a/below").await.is_ok(), "a is a folder as well");
+    assert!(world.walk("a/.versions/1/below").await.is_err(), "and its versions are not");
     for none in ["folder/.versions", "a/.versions/1/.versions", "a/.versions/1/nothing", "nothing/.versions"]
     {
         assert_eq!(world.walk(none).await.unwrap_err().errno().name(), "ENOENT", "{none}");
