@@ -124,7 +124,8 @@ impl SecretCache {
             Some(slot) => {
                 let Some(slot) = slot.upgrade() else { return Done::NotNeeded };
                 if !slot.wants_refresh(now) {
-                    self.put_on_schedule(job.question.clone(), &slot, slot.next_due());
+                    slot.let_wait();
+                    self.put_on_schedule(job.question.clone(), &slot);
                     return Done::NotNeeded;
                 }
                 Priority::Ahead
@@ -137,8 +138,8 @@ impl SecretCache {
                     {
                         self.missed(&job.question, Some(&snapshot.secret.version));
                     }
-                    if let Some(at) = wake {
-                        self.put_on_schedule(job.question.clone(), &slot, at);
+                    if wake {
+                        self.put_on_schedule(job.question.clone(), &slot);
                     }
                     if slot.answer().is_some_and(|answer| answer.is_kept()) {
                         return Done::NotNeeded;
@@ -183,7 +184,7 @@ impl SecretCache {
         let Some(slot) = job.slot.as_ref().and_then(Weak::upgrade) else { return false };
         let deferred = slot.defer(self.clock.now(), chance());
         if deferred {
-            self.put_on_schedule(job.question.clone(), &slot, slot.next_due());
+            self.put_on_schedule(job.question.clone(), &slot);
         }
         deferred
     }
@@ -218,8 +219,7 @@ impl SecretCache {
             if is_current(&question, &slot, &versions) {
                 let refresh_at = slot.freshness().next_refresh(asking.began, chance());
                 slot.extend(asking, refresh_at);
-                let next = slot.next_due();
-                self.put_on_schedule(question, &slot, next);
+                self.put_on_schedule(question, &slot);
             } else {
                 slot.refresh_from(asking.began);
                 moved.push(Job { question, slot: Some(Arc::downgrade(&slot)), fetch: false });

@@ -254,8 +254,8 @@ impl SecretCache {
         let now = self.clock.now();
         let slot = bookmark.slot(now)?;
         let (look, wake) = slot.look(now, self.source(of.source)?.backend.generation(), None, true);
-        if let Some(at) = wake {
-            self.put_on_schedule(Question::Read(of.clone()), &slot, at);
+        if wake {
+            self.put_on_schedule(Question::Read(of.clone()), &slot);
         }
         match look {
             Look::Fresh(Answer::Secret(Ok(snapshot))) => {
@@ -329,8 +329,8 @@ impl SecretCache {
             let mut stale = None;
             if let Some(slot) = &held {
                 let (look, wake) = slot.look(asked, generation, how.max_age, using);
-                if let Some(at) = wake {
-                    self.put_on_schedule(question.clone(), slot, at);
+                if wake {
+                    self.put_on_schedule(question.clone(), slot);
                 }
                 match look {
                     Look::Fresh(answer) => {
@@ -399,7 +399,7 @@ impl SecretCache {
         if entry.is_fresh() || entry.is_old_value_replaced() {
             let slot = entry.value();
             slot.settle();
-            self.put_on_schedule(question.clone(), slot, slot.next_due());
+            self.put_on_schedule(question.clone(), slot);
             self.tell(question, before.as_deref(), slot);
         }
         own
@@ -424,8 +424,8 @@ impl SecretCache {
         self.subscribers.tell(&Changed { of: of.clone(), version });
     }
 
-    fn put_on_schedule(&self, question: Question, slot: &Arc<Slot>, at: Moment) {
-        if self.schedule().push(question, slot, at) {
+    fn put_on_schedule(&self, question: Question, slot: &Arc<Slot>) {
+        if self.schedule().put(question, slot) {
             self.earlier.notify_one();
         }
     }

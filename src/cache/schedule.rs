@@ -1,8 +1,7 @@
 //! Owns the order in which slots need something done: erased, or asked for again.
 //! Does not know what a slot holds or how a backend is asked.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use super::Question;
@@ -19,10 +18,11 @@ pub struct Job {
     pub(super) fetch: bool,
 }
 
-/// Slots by their next deadline. An entry that was overtaken costs a little room until its time.
+/// Slots by their next deadline, each once. One that was dropped before costs a little room until then.
 #[derive(Default)]
 pub(super) struct Schedule {
-    heap: BinaryHeap<Reverse<Entry>>,
+    /// The number is a slot's address: it tells slots with one deadline apart.
+    due: BTreeMap<(Moment, usize), (Question, Weak<Slot>)>,
     /// Jobs whose time has come, until somebody takes them.
     ready: Vec<Job>,
     /// Questions of slots that were emptied: moka still has their keys.
@@ -34,20 +34,19 @@ pub(super) struct Schedule {
 /// More wishes than this are not noted at a time.
 const MOST_WANTED: usize = 10_000;
 
-struct Entry {
-    at: Moment,
-    question: Question,
-    slot: Weak<Slot>,
-}
-
 impl Schedule {
-    /// Puts a slot on the schedule; whether it is now the first.
-    pub(super) fn push(&mut self, question: Question, slot: &Arc<Slot>, at: Moment) -> bool {
-        if !slot.schedule(at) {
+    /// Puts a slot where it belongs now; whether it is the first.
+    pub(super) fn put(&mut self, question: Question, slot: &Arc<Slot>) -> bool {
+        let number = Arc::as_ptr(slot).addr();
+        let (before, at) = slot.reschedule();
+        if before == Some(at) {
             return false;
         }
-        let first = self.heap.peek().is_none_or(|Reverse(entry)| at < entry.at);
-        self.heap.push(Reverse(Entry { at, question, slot: Arc::downgrade(slot) }));
+        if let Some(before) = before {
+            self.due.remove(&(before, number));
+        }
+        let first = self.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
+        self.due.insert((at, number), (question, Arc::downgrade(slot)));
         first
     }
 
@@ -68,29 +67,28 @@ impl Schedule {
         chance: impl Fn() -> f64,
         mut erased: impl FnMut(),
     ) -> Option<Moment> {
-        while let Some(Reverse(entry)) = self.heap.peek() {
-            if entry.at > now {
-                return Some(entry.at);
+        while let Some(entry) = self.due.first_entry() {
+            let (at, _) = *entry.key();
+            if at > now {
+                return Some(at);
             }
-            let Some(Reverse(Entry { at, question, slot: weak })) = self.heap.pop() else { break };
+            let (question, weak) = entry.remove();
             let Some(slot) = weak.upgrade() else { continue };
             let held = slot.answer().is_some_and(|answer| answer.is_kept());
-            match slot.due(at, now, generation(&question), chance()) {
-                None => {}
-                Some(Due::At(next)) => {
-                    self.push(question, &slot, next);
-                }
-                Some(Due::Refresh(next)) => {
+            match slot.due(now, generation(&question), chance()) {
+                Due::Later => {}
+                Due::Refresh => {
                     self.ready.push(Job { question: question.clone(), slot: Some(weak), fetch: false });
-                    self.push(question, &slot, next);
                 }
-                Some(Due::Gone) => {
+                Due::Gone => {
                     if held {
                         erased();
                     }
                     self.gone.push(question);
+                    continue;
                 }
             }
+            self.put(question, &slot);
         }
         None
     }
@@ -108,23 +106,3 @@ impl Schedule {
         std::mem::take(&mut self.gone)
     }
 }
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.at.cmp(&other.at)
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Entry {}

@@ -55,10 +55,10 @@ pub(super) enum Look {
 /// What is to be done with a slot at a moment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Nothing before this.
-    At(Moment),
-    /// It is to be asked for again ahead of its end; nothing else before this.
-    Refresh(Moment),
+    /// Nothing yet.
+    Later,
+    /// It is to be asked for again ahead of its end.
+    Refresh,
     /// It is empty.
     Gone,
 }
@@ -86,8 +86,10 @@ struct State {
     refresh_at: Option<Moment>,
     /// The load that it counts for; none while nobody looks after it.
     tended: Option<Tended>,
-    /// Where the schedule has it: an entry for another moment is out of date.
+    /// Where the schedule has it.
     scheduled: Option<Moment>,
+    /// Its turn to be refreshed has come: a job for it is on its way.
+    waits: bool,
     /// The backend is known not to answer, or not to have had its turn yet since; none when it is well.
     excused_until: Option<Moment>,
     failures: u32,
@@ -120,6 +122,7 @@ impl Slot {
             refresh_at: None,
             tended: None,
             scheduled: None,
+            waits: false,
             excused_until: None,
             failures: 0,
             stays: false,
@@ -146,23 +149,23 @@ impl Slot {
 
     /// What it has for a question asked at `asked`, of the backend's present `generation`, that takes an answer of
     /// `max_age` at most. `using`: it counts as use. An answer that arrived after the question was asked is always good for
-    /// it, whatever its TTL. The second: when it must be put on the schedule anew.
+    /// it, whatever its TTL. The second: whether it must be put on the schedule anew.
     pub(super) fn look(
         &self,
         asked: Moment,
         generation: Option<u64>,
         max_age: Option<Duration>,
         using: bool,
-    ) -> (Look, Option<Moment>) {
+    ) -> (Look, bool) {
         let mut state = self.state();
-        let Some(answer) = state.answer.clone() else { return (Look::Nothing, None) };
-        let mut wake = None;
+        let Some(answer) = state.answer.clone() else { return (Look::Nothing, false) };
+        let mut wake = false;
         if using {
             state.used = state.used.max(asked);
             // Idle until now, so nobody looks after it any more.
-            if let Some(at) = state.refresh_at.filter(|_| state.tended.is_none()) {
+            if state.refresh_at.is_some() && state.tended.is_none() {
                 state.tended = Some(Tended::new(&self.load, self.freshness.ttl));
-                wake = Some(at);
+                wake = true;
             }
         }
         let same = state.asking.generation == generation;
@@ -225,20 +228,21 @@ impl Slot {
         state.served_until = asking.began.plus(life.served);
         state.excused_until = None;
         state.failures = 0;
+        state.waits = false;
         if let Some(Answer::Secret(Ok(snapshot))) = &mut state.answer {
             *snapshot = Arc::new(Snapshot::new(snapshot.secret.clone(), asking, life));
         }
     }
 
     /// The backend did not answer for it: from its TTL on it is served stale without asking, until the next refresh; but no
-    /// longer than another TTL, in which all that waits for its turn after an outage has it. When to try again.
-    pub(super) fn excuse(&self, now: Moment, chance: f64) -> Option<Moment> {
+    /// longer than another TTL, in which all that waits for its turn after an outage has it. It is tried again after a pause.
+    pub(super) fn excuse(&self, now: Moment, chance: f64) {
         self.excuse_unasked(now);
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         let again = self.freshness.retry(now, state.failures, chance);
         state.refresh_at = state.refresh_at.map(|_| again);
-        state.refresh_at
+        state.waits = false;
     }
 
     /// As [`Self::excuse`], when the backend was not even asked.
@@ -246,8 +250,8 @@ impl Slot {
         self.state().excused_until = Some(now.plus(self.freshness.excuse()));
     }
 
-    /// Counts as an open at `now`; when it must be put on the schedule anew.
-    pub(super) fn use_at(&self, now: Moment) -> Option<Moment> {
+    /// Counts as an open at `now`; whether it must be put on the schedule anew.
+    pub(super) fn use_at(&self, now: Moment) -> bool {
         self.look(now, None, Some(Duration::ZERO), true).1
     }
 
@@ -272,24 +276,28 @@ impl Slot {
         let early = now < late && state.failures == 0 && state.refresh_at.is_some();
         if early {
             state.refresh_at = Some(late);
+            state.waits = false;
         }
         early
     }
 
-    /// It is known to be out of date: its turn is now.
+    /// It is known to be out of date: its turn is now, and a job for it is on its way.
     pub(super) fn refresh_from(&self, now: Moment) {
         let mut state = self.state();
         state.refresh_at = state.refresh_at.map(|_| now);
+        state.waits = true;
     }
 
-    /// Takes the schedule's entry for `at`; what is to be done at `now`. `None`: the entry is out of date.
-    pub(super) fn due(&self, at: Moment, now: Moment, generation: Option<u64>, chance: f64) -> Option<Due> {
+    /// The job that was on its way has come to nothing.
+    pub(super) fn let_wait(&self) {
+        self.state().waits = false;
+    }
+
+    /// The schedule has come to it at `now`: what is to be done.
+    pub(super) fn due(&self, now: Moment, generation: Option<u64>, chance: f64) -> Due {
         let mut state = self.state();
-        if state.scheduled != Some(at) {
-            return None;
-        }
         state.scheduled = None;
-        let Some(answer) = &state.answer else { return Some(Due::Gone) };
+        let Some(answer) = &state.answer else { return Due::Gone };
         let kept = answer.is_kept();
         let same = kept && generation.is_some() && generation == state.asking.generation;
         let in_use = self.freshness.is_in_use(state.used, now);
@@ -299,36 +307,28 @@ impl Slot {
         }
         if now >= state.served_until {
             empty(&mut state);
-            return Some(Due::Gone);
+            return Due::Gone;
         }
-        let end = state.served_until;
-        Some(match state.refresh_at.filter(|_| kept && state.tended.is_some()) {
-            Some(at) if now < at => Due::At(at.min(end)),
-            Some(_) if in_use => Due::Refresh(end),
-            // Idle: it costs the backend nothing, and goes at its end.
-            Some(_) => {
-                state.tended = None;
-                Due::At(end)
+        match state.refresh_at.filter(|_| kept && state.tended.is_some()) {
+            Some(at) if now >= at && in_use => {
+                state.waits = true;
+                Due::Refresh
             }
-            None => Due::At(end),
-        })
-    }
-
-    /// Notes where the schedule has it from now on; when that is not sooner than where it is, false.
-    pub(super) fn schedule(&self, at: Moment) -> bool {
-        let mut state = self.state();
-        let sooner = state.scheduled.is_none_or(|scheduled| at < scheduled);
-        if sooner {
-            state.scheduled = Some(at);
+            // Idle: it costs the backend nothing, and goes at its end.
+            Some(at) if now >= at => {
+                state.tended = None;
+                Due::Later
+            }
+            _ => Due::Later,
         }
-        sooner
     }
 
-    /// When something is to be done with it next.
-    pub(super) fn next_due(&self) -> Moment {
-        let state = self.state();
-        let refresh = state.refresh_at.filter(|_| state.tended.is_some());
-        refresh.map_or(state.served_until, |at| at.min(state.served_until))
+    /// Where the schedule has it, and where it has it from now on: at its refresh, or at its end where that is being seen to.
+    pub(super) fn reschedule(&self) -> (Option<Moment>, Moment) {
+        let mut state = self.state();
+        let refresh = state.refresh_at.filter(|_| state.tended.is_some() && !state.waits);
+        let at = refresh.map_or(state.served_until, |at| at.min(state.served_until));
+        (state.scheduled.replace(at), at)
     }
 
     /// Erases; whether there was something that a backend keeps.
