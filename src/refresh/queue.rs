@@ -14,6 +14,8 @@ const COUNT: Duration = Duration::from_secs(2);
 /// A backend that could not tell versions of a folder is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
+/// The same after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Timers are late now and then: what was missed within this is made up for, so that the pace is kept on average.
 const LATE: Duration = Duration::from_millis(100);
 
@@ -114,10 +116,15 @@ impl Queue {
                 self.pages.insert(folder, pages);
                 self.moved.extend(moved);
             }
-            // After a failure too: that each is asked for by itself finds out more.
-            Ok(None) | Err(_) => {
+            Ok(None) => {
                 self.pages.remove(&folder);
                 self.cannot.insert(folder, now.plus(ASK_AGAIN));
+                self.jobs.extend(due);
+            }
+            // That each is asked for by itself finds out more.
+            Err(error) => {
+                tracing::debug!(path = %folder.path, "no versions of a folder: {error}");
+                self.cannot.insert(folder, now.plus(AFTER_FAILURE));
                 self.jobs.extend(due);
             }
         }

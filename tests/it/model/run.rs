@@ -248,6 +248,8 @@ impl Run {
                 self.cache.sweep(self.clock.now());
                 for job in self.cache.take_jobs() {
                     self.cache.refresh_ahead(&job).await;
+                    // A "no" may have taken the place of what was held.
+                    self.fetched.clear();
                 }
                 self.cache.drop_emptied().await;
             }
