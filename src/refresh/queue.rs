@@ -40,6 +40,8 @@ pub(super) struct Queue {
     /// How many requests the versions of a folder took; and those that cannot be had, until when.
     pages: HashMap<SecretRef, u32>,
     cannot: HashMap<SecretRef, Moment>,
+    /// Folders whose versions are being asked for, and what came due in them meanwhile.
+    asking: HashMap<SecretRef, Vec<Job>>,
 }
 
 impl Queue {
@@ -53,6 +55,7 @@ impl Queue {
             counted: None,
             pages: HashMap::new(),
             cannot: HashMap::new(),
+            asking: HashMap::new(),
         }
     }
 
@@ -86,15 +89,23 @@ impl Queue {
                     self.jobs.drain(..).partition(|other| other.folder().as_ref() == Some(&folder));
                 self.jobs = others.into();
                 those.push(job);
+                self.asking.insert(folder.clone(), vec![]);
                 Ok(Work::Together(folder, those))
             }
             _ => Ok(Work::One(job)),
         }
     }
 
-    /// The next job, but for those of folders that are asked for together: these wait for the first that is about to end.
+    /// The next job, but for those of folders that are asked for together: these wait for the first that is about to end, and
+    /// while it is asked for, for the answer.
     fn next_due(&mut self, cache: &SecretCache) -> Option<Job> {
         while let Some(job) = self.jobs.pop_front() {
+            if let Some(folder) = job.folder()
+                && let Some(meanwhile) = self.asking.get_mut(&folder)
+            {
+                meanwhile.push(job);
+                continue;
+            }
             let together = job.folder().is_some_and(|folder| self.pages.contains_key(&folder));
             if !together || !cache.defer(&job) {
                 return Some(job);
@@ -111,6 +122,7 @@ impl Queue {
         due: Vec<Job>,
         answer: Result<Option<(Vec<Job>, u32)>, Error>,
     ) {
+        self.jobs.extend(self.asking.remove(&folder).unwrap_or_default());
         match answer {
             Ok(Some((moved, pages))) => {
                 self.pages.insert(folder, pages);

@@ -295,6 +295,20 @@ async fn versions_of_a_folder_cost_a_twentieth_and_values_are_fetched_when_one_m
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_folder_is_asked_for_once_at_a_time_however_slow_its_answer() {
+    const COUNT: usize = 200;
+    let world = World::with(COUNT, TTL, |backend| backend.tell_versions(true));
+    world.read_all(COUNT).await;
+    world.backend.delay_path("f", Duration::from_secs(10));
+    world.pass(Duration::from_secs(9)).await;
+    assert_eq!(world.backend.versions_asked(), 1, "its answer is on its way");
+    world.flow(TTL * 2, TTL / 2, COUNT).await;
+    let asked = world.backend.versions_asked();
+    assert!(asked <= 5, "{asked}");
+    assert!(world.cache.held().iter().all(|held| !held.stale));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backend_that_stops_telling_versions_is_asked_for_each_secret() {
     const COUNT: usize = 50;
     let world = World::with(COUNT, TTL, |backend| backend.tell_versions(true));

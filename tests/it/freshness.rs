@@ -67,6 +67,17 @@ impl Rig {
         (0..self.count).filter(|number| self.read(*number).is_err()).count()
     }
 
+    /// Reads everything, all of which can be read.
+    fn must_read_all(&self) {
+        for number in 0..self.count {
+            if let Err(error) = self.read(number) {
+                let log = self.mount.log();
+                let said: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+                panic!("s{number}: {error}\n{}", said[said.len().saturating_sub(12)..].join("\n"));
+            }
+        }
+    }
+
     fn is_stale(&self, number: usize) -> bool {
         let mut text = [0; 16];
         let length = rustix::fs::getxattr(self.path(number), "user.secretfs.stale", &mut text[..]).unwrap();

@@ -92,7 +92,7 @@ fn rotates(mount: &Mount, backend: &str, usual: u64, mut put: impl FnMut(u64)) {
     let mut waits = Vec::new();
     let (written, events) = std::thread::scope(|scope| {
         let end = EndOf(&seen.over);
-        // Until the program finds changes by itself, the readers are who lets it find them.
+        // For torn values, and for whether a read is ever older than another.
         for _ in 0..READERS {
             scope.spawn(|| {
                 while !seen.over.load(Ordering::Relaxed) {
