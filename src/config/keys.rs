@@ -188,7 +188,7 @@ pub const ALL: &[Key] = &[
     key(Table::Mount, "ttl", Kind::Duration, Absent::Is("\"60s\""), "How long an answer of a backend is served before the backend is asked again."),
     key(Table::Mount, "max_stale", Kind::DurationOrZero, Absent::Is("\"1h\""), "How much older than `ttl` an answer may become while its backend does not answer. 0: an outage is an error as soon as `ttl` is over."),
     key(Table::Mount, "negative_ttl", Kind::Duration, Absent::Is("\"1s\""), "How long \"no such secret\" and \"forbidden\" are believed; `ttl`, where that is shorter."),
-    key(Table::Mount, "pair_window", Kind::DurationOrZero, Absent::Is("\"2s\""), "How long a thread that has opened one field of a secret gets the other fields from the same version. 0: not at all."),
+    key(Table::Mount, "pair_window", Kind::DurationOrZero, Absent::Is("\"2s\""), "How long a thread that has opened one field of a secret gets the other fields from the same version. 0: only while it holds the secret's directory open."),
     key(Table::Mount, "deadline", Kind::Duration, Absent::Is("\"5s\""), "The longest that a reader waits for a backend; then it gets `ETIMEDOUT`."),
     key(Table::Mount, "max_value_size", Kind::Size, Absent::Is("\"1MiB\""), "The largest value that is served; above it the reader gets `EFBIG`."),
     key(Table::Mount, "max_cache", Kind::Size, Absent::Is("\"64MiB\""), "How much of all backends' answers is kept in memory. Not below `max_value_size`."),
