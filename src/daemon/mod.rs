@@ -103,7 +103,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     let teller = mounted.teller().clone();
-    let period = limits.freshness.ttl / 2;
+    let period = trees.promises().shortest_ttl() / 2;
     match (teller.problem(), mounted.device()) {
         (None, Some(device)) => {
             runtime.spawn(watchers::note_watched_forever(fs.clone(), device.to_owned(), period));

@@ -33,7 +33,7 @@ pub(super) fn make(at: &Path, source: &str, allow_other: bool) -> io::Result<Det
     let wanted = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: String| rustix::mount::fsconfig_set_string(wanted.as_fd(), key, value);
     // Documentation/filesystems/fuse.rst: the four that must be given.
-    set("source", source.to_owned())?;
+    set("source", cut(source))?;
     set("fd", requests.as_raw_fd().to_string())?;
     set("rootmode", format!("{mode:o}"))?;
     set("user_id", rustix::process::getuid().as_raw().to_string())?;
@@ -80,9 +80,34 @@ impl Unattached {
     }
 }
 
+/// The text, or as much of it as fsconfig(2) takes (strndup_user, fs/fsopen.c: 255 bytes).
+fn cut(text: &str) -> String {
+    const LONGEST: usize = 255;
+    const MARK: &str = "...";
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let start = text.get(..text.floor_char_boundary(LONGEST - MARK.len())).unwrap_or_default();
+    format!("{start}{MARK}")
+}
+
 /// The device number of what `file` lies on, as `major:minor`. The filesystem is asked nothing.
 pub(super) fn device_of(file: BorrowedFd<'_>) -> io::Result<String> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(file, "", flags, StatxFlags::empty())?;
     Ok(format!("{}:{}", found.stx_dev_major, found.stx_dev_minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(cut("secretfs#x"), "secretfs#x");
+        assert_eq!(cut(&"x".repeat(255)), "x".repeat(255));
+        assert_eq!(cut(&"x".repeat(256)), format!("{}...", "x".repeat(252)));
+        let cut = cut(&format!("x{}", "é".repeat(200)));
+        assert!(cut.len() == 254 && cut.ends_with("é..."), "{cut}");
+    }
 }

@@ -20,8 +20,8 @@ const NOTHING: FileHandle = FileHandle(0);
 /// never wait for a backend, and may do what nobody else may, open for writing and set times.
 ///
 /// A request is the thread's own when it carries the thread's id. That is sound: the kernel writes the id of the calling
-/// thread, as it is in the pid namespace of whoever opened `/dev/fuse`, which is ours (fuse_get_req, fs/fuse/dev.c); there no
-/// other thread has this id while the thread lives, and a thread that cannot be seen from here has the id 0. The thread takes
+/// thread, as it is in the pid namespace that the mount was made in, which is ours (fuse_get_req, fs/fuse/dev.c); there no
+/// other thread has this id while the thread lives, and a thread that cannot be seen from there has the id 0. The thread takes
 /// its id back before it ends. It runs nobody else's code, and makes its calls itself, not through workers of the kernel.
 #[derive(Default)]
 pub(in super::super) struct Own {

@@ -86,6 +86,27 @@ fn each_change_in_a_store_is_told() {
 }
 
 #[test]
+fn a_store_whose_path_is_too_long_for_the_mount_table_is_told_of_as_well() {
+    let Some(()) = available("mount", possible()) else { return };
+    let Some(()) = available("root", can_tell()) else { return };
+    let store = Store::new();
+    let folder = ["x".repeat(200), "y".repeat(200)]
+        .iter()
+        .fold(store.folder.path().to_owned(), |at, name| at.join(name));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("store.age");
+    std::os::unix::fs::symlink(store.file(), &file).unwrap();
+    store.put("api-key", &["value=canary-first"]);
+    let mount =
+        Mount::of(&format!("store:{}", file.display())).arg("--identity").arg(store.identity()).start();
+    mount.read("api-key/value").unwrap();
+    let path = mount.path("api-key/value");
+    let watcher = Watcher::on([("file", &*path)]);
+    store.put("api-key", &["value=canary-second"]);
+    watcher.wait(&["file CLOSE_WRITE"]);
+}
+
+#[test]
 fn each_change_in_vault_is_told() {
     let Some(()) = available("mount", possible()) else { return };
     let Some(()) = available("root", can_tell()) else { return };
