@@ -74,7 +74,7 @@ impl Schedule {
             }
             let Some(Reverse(Entry { at, question, slot: weak })) = self.heap.pop() else { break };
             let Some(slot) = weak.upgrade() else { continue };
-            let held = slot.answer().is_some_and(|answer| answer.is_kept());
+            let held = slot.is_kept();
             match slot.due(at, now, generation(&question), chance()) {
                 None => {}
                 Some(Due::At(next)) => {
