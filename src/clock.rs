@@ -1,32 +1,39 @@
 //! Owns the passing of time: a monotonic clock that counts while the machine sleeps, and one that tests move.
 //! Does not know what any deadline is for.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A point on the clock, in nanoseconds since boot (or since a test began).
+///
+/// Counted from one, so that an `Option` of it is no larger: there are several in all that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(u64);
+pub struct Moment(NonZeroU64);
 
 impl Moment {
-    /// Zero: when the machine booted, or a test began.
-    pub const START: Self = Self(0);
+    /// When the machine booted, or a test began.
+    pub const START: Self = Self(NonZeroU64::MIN);
 
     /// A moment `after` later; saturates at the end of time.
     pub fn plus(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(nanos_of(after)))
     }
 
     /// A moment `before` earlier; the beginning of time when there is none.
     pub fn minus(self, before: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(before.as_nanos()).unwrap_or(u64::MAX)))
+        NonZeroU64::new(self.0.get().saturating_sub(nanos_of(before))).map_or(Self::START, Self)
     }
 
     /// How long from `earlier` to this; zero when `earlier` is later.
     pub fn since(self, earlier: Moment) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
+}
+
+fn nanos_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Where `now` comes from. Cheap to clone.
@@ -50,10 +57,10 @@ impl Clock {
             Self::System => {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
                 let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-                let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-                Moment(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+                let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+                Moment::START.plus(Duration::new(seconds, nanos))
             }
-            Self::Manual(nanos) => Moment(nanos.load(Ordering::SeqCst)),
+            Self::Manual(nanos) => Moment::START.plus(Duration::from_nanos(nanos.load(Ordering::SeqCst))),
         }
     }
 
@@ -67,7 +74,7 @@ impl Clock {
     /// Moves a manual clock forward; a system clock moves by itself.
     pub fn advance(&self, by: Duration) {
         if let Self::Manual(nanos) = self {
-            nanos.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+            nanos.fetch_add(nanos_of(by), Ordering::SeqCst);
         }
     }
 }

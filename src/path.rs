@@ -8,8 +8,13 @@ use std::sync::Arc;
 ///
 /// Segments hold no `/` and no NUL. They may be empty (an AWS name may start with `/`) and may be `.` or `..`:
 /// each backend refuses what its own protocol could misread before it sends anything.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct BackendPath(Arc<[Box<str>]>);
+///
+/// A path is part of everything that is held, so it is one block of memory: each segment and a NUL after it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendPath(Arc<str>);
+
+/// Ends a segment. It sorts before every character that a segment may hold, so paths sort by segments.
+const END: char = '\0';
 
 /// The segment cannot be part of a path in any backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +24,7 @@ pub struct BadSegment;
 impl BackendPath {
     /// The backend's root.
     pub fn root() -> Self {
-        Self::default()
+        Self("".into())
     }
 
     /// Splits at `/`; one trailing slash is dropped, other empty segments are kept.
@@ -28,36 +33,41 @@ impl BackendPath {
         if text.is_empty() {
             return Ok(Self::root());
         }
-        if text.contains('\0') {
-            return Err(BadSegment);
-        }
-        Ok(Self(text.split('/').map(Box::from).collect()))
+        Self::of(text.split('/'))
     }
 
     /// The path of these segments, exactly.
     pub fn from_segments(segments: Vec<String>) -> Result<Self, BadSegment> {
-        if segments.iter().any(|segment| segment.contains(['/', '\0'])) {
-            return Err(BadSegment);
+        Self::of(segments.iter().map(String::as_str))
+    }
+
+    fn of<'a>(segments: impl Iterator<Item = &'a str>) -> Result<Self, BadSegment> {
+        let mut path = String::new();
+        for segment in segments {
+            if segment.contains(['/', END]) {
+                return Err(BadSegment);
+            }
+            path.push_str(segment);
+            path.push(END);
         }
-        Ok(Self(segments.into_iter().map(String::into_boxed_str).collect()))
+        Ok(Self(path.into()))
     }
 
     /// This path with one more segment.
     pub fn child(&self, segment: &str) -> Result<Self, BadSegment> {
-        if segment.contains(['/', '\0']) {
-            return Err(BadSegment);
-        }
-        Ok(Self(self.0.iter().cloned().chain([Box::from(segment)]).collect()))
+        Self::of(self.segments().chain([segment]))
     }
 
     /// All but the last segment, and the last; `None` at the root.
     pub fn split_last(&self) -> Option<(Self, Box<str>)> {
-        self.0.split_last().map(|(last, rest)| (Self(rest.into()), last.clone()))
+        let segments = self.0.strip_suffix(END)?;
+        let (rest, last) = segments.split_at(segments.rfind(END).map_or(0, |end| end + END.len_utf8()));
+        Some((Self(rest.into()), last.into()))
     }
 
     /// The segments, first to last.
-    pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.0.iter().map(AsRef::as_ref)
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split_terminator(END)
     }
 
     /// Whether this is the backend's root.
@@ -72,19 +82,25 @@ impl BackendPath {
 
     /// Joined with `/`, exactly: for backends whose names are such strings (AWS, the store).
     pub fn joined(&self) -> String {
-        self.0.join("/")
+        self.0.strip_suffix(END).unwrap_or_default().replace(END, "/")
     }
 
     /// What the names of all that lies below this path begin with, where names are such strings; empty at the root.
     pub fn name_prefix(&self) -> String {
-        if self.is_root() { String::new() } else { self.joined() + "/" }
+        self.0.replace(END, "/")
+    }
+}
+
+impl Default for BackendPath {
+    fn default() -> Self {
+        Self::root()
     }
 }
 
 /// For messages: control characters are escaped, so a hostile name cannot forge a log line.
 impl fmt::Display for BackendPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, segment) in self.0.iter().enumerate() {
+        for (i, segment) in self.segments().enumerate() {
             if i > 0 {
                 f.write_str("/")?;
             }
@@ -106,6 +122,27 @@ mod tests {
         assert_eq!(path.name_prefix(), "/prod//db/");
         assert_eq!(BackendPath::root().child("").unwrap().name_prefix(), "/");
         assert_eq!(BackendPath::root().name_prefix(), "");
+    }
+
+    #[test]
+    fn segments_are_what_they_were_made_of() {
+        for segments in [&[][..], &[""], &["", ""], &["a"], &["a", ""], &["", "a"], &["a", "ä", ".."]] {
+            let path =
+                BackendPath::from_segments(segments.iter().map(|s| (*s).to_owned()).collect()).unwrap();
+            assert_eq!(path.segments().collect::<Vec<_>>(), segments);
+            assert_eq!((path.joined(), path.is_root()), (segments.join("/"), segments.is_empty()));
+            let split = segments.split_last().map(|(last, rest)| (rest.to_vec(), *last));
+            let found = path.split_last();
+            let found = found.as_ref().map(|(rest, last)| (rest.segments().collect::<Vec<_>>(), &**last));
+            assert_eq!(found, split);
+        }
+    }
+
+    #[test]
+    fn paths_sort_by_segments() {
+        let path = |text| BackendPath::parse(text).unwrap();
+        let sorted = [BackendPath::root(), path("a"), path("a/b"), path("a!"), path("ab")];
+        assert!(sorted.is_sorted());
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Listing {
             }
             same
         });
+        // Held for long.
+        entries.shrink_to_fit();
         Self { entries }
     }
 

@@ -63,7 +63,7 @@ impl SecretCache {
     pub async fn drop_emptied(&self) {
         let gone = self.schedule().take_gone();
         for question in gone {
-            if self.slots.get(&question).await.is_some_and(|slot| slot.answer().is_none()) {
+            if self.slots.get(&question).await.is_some_and(|slot| slot.is_empty()) {
                 self.slots.invalidate(&question).await;
             }
         }
@@ -134,14 +134,14 @@ impl SecretCache {
                 if let Some(slot) = self.slots.get(&job.question).await {
                     let wake = slot.use_at(now);
                     if job.fetch
-                        && let Some(snapshot) = slot.snapshot()
+                        && let Some(secret) = slot.secret()
                     {
-                        self.missed(&job.question, Some(&snapshot.secret.version));
+                        self.missed(&job.question, Some(&secret.version));
                     }
                     if wake {
                         self.put_on_schedule(job.question.clone(), &slot);
                     }
-                    if slot.answer().is_some_and(|answer| answer.is_kept()) {
+                    if slot.is_kept() {
                         return Done::NotNeeded;
                     }
                 }
@@ -260,8 +260,7 @@ impl SecretCache {
             let of = question.of();
             let used = of.source == source && of.version.is_none() && slot.is_in_use(now);
             let folder = folder_of(&question).filter(|_| used)?;
-            matches!(slot.answer(), Some(Answer::Secret(Ok(_))))
-                .then(|| (question.as_ref().clone(), slot, folder))
+            slot.secret().is_some().then(|| (question.as_ref().clone(), slot, folder))
         })
     }
 
@@ -281,6 +280,6 @@ fn folder_of(question: &Question) -> Option<SecretRef> {
 fn is_current(question: &Question, slot: &Slot, versions: &Versions) -> bool {
     let Some((_, name)) = question.of().path.split_last() else { return false };
     let current = versions.current.get(&*name).and_then(Option::as_ref);
-    let held = slot.snapshot().map(|snapshot| snapshot.secret.version.clone());
+    let held = slot.secret().map(|secret| secret.version.clone());
     current.is_some_and(|current| !current.as_str().is_empty() && held.as_ref() == Some(current))
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use super::gate::Priority;
 use super::slot::{Answer, Asking, Slot};
-use super::{Question, SecretCache, Snapshot, chance};
+use super::{Question, SecretCache, SecretRef, Snapshot, chance};
 use crate::backend::{Error, Listing};
-use crate::freshness::Life;
+use crate::freshness::{Freshness, Life};
 use crate::secret::{Secret, erase_stack_below};
 
 impl SecretCache {
@@ -22,8 +22,8 @@ impl SecretCache {
         asking: Asking,
     ) -> Arc<Slot> {
         let now = self.clock.now();
-        let freshness = (self.policy)(question.of());
-        let kept = held.filter(|held| held.answer().is_some_and(|answer| answer.is_kept()));
+        let freshness = self.freshness(question.of());
+        let kept = held.filter(|held| held.is_kept());
         if let Some(held) = kept {
             if answer.is_outage() {
                 held.excuse(now, chance());
@@ -31,13 +31,15 @@ impl SecretCache {
                 return held.clone();
             }
             let refresh_at = freshness.next_refresh(asking.began, chance());
-            if held.freshness() == freshness && is_unchanged(held, &answer) && held.extend(asking, refresh_at)
+            if held.freshness() == *freshness
+                && is_unchanged(held, &answer)
+                && held.extend(asking, refresh_at)
             {
                 held.stay();
                 return held.clone();
             }
         }
-        let answer = dated(answer, kept.and_then(|held| held.snapshot()).as_deref());
+        let answer = dated(answer, kept.is_some_and(|held| held.secret().is_some()));
         let life = match &answer {
             Answer::Secret(Ok(snapshot)) => freshness
                 .life(snapshot.secret.expires.map(|end| end.duration_since(asking.wall).unwrap_or_default())),
@@ -52,7 +54,7 @@ impl SecretCache {
         let unheard = answer.is_outage() && asker >= Priority::Lease;
         let load = self.loads.get(question.of().source.0).cloned().unwrap_or_default();
         let ahead = answer.is_kept() && question.of().version.is_none();
-        let mut slot = Slot::new(answer, asking, now, (freshness, life), load);
+        let mut slot = Slot::new(answer, asking, now, (freshness.clone(), life), load);
         if asker != Priority::Reader
             && let Some(held) = held
         {
@@ -68,6 +70,18 @@ impl SecretCache {
             }
             _ => slot.tended_from(freshness.next_refresh(asking.began, chance())),
         })
+    }
+
+    /// How old an answer may be, in one place for all that may be as old.
+    fn freshness(&self, of: &SecretRef) -> Arc<Freshness> {
+        let freshness = (self.policy)(of);
+        let mut kinds = self.kinds.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(known) = kinds.iter().find(|known| ***known == freshness) {
+            return known.clone();
+        }
+        let kind = Arc::new(freshness);
+        kinds.push(kind.clone());
+        kind
     }
 
     pub(super) async fn fetch(&self, question: &Question, asker: Priority) -> (Answer, Asking) {
@@ -104,7 +118,9 @@ impl SecretCache {
             _ => {}
         }
         let answer = match result {
-            Ok(Fetched::Secret(secret)) => {
+            Ok(Fetched::Secret(mut secret)) => {
+                // Held for long, and most have one field in a list that was made for four.
+                secret.fields.shrink_to_fit();
                 let life = (self.policy)(of)
                     .life(secret.expires.map(|end| end.duration_since(asking.wall).unwrap_or_default()));
                 Answer::Secret(Ok(Arc::new(Snapshot::new(Arc::new(secret), asking, life))))
@@ -138,15 +154,15 @@ fn is_unchanged(held: &Slot, answer: &Answer) -> bool {
 }
 
 /// A backend without versions does not say when its values were made: the first that differs from what was held is made now.
-fn dated(answer: Answer, held: Option<&Snapshot>) -> Answer {
-    match (answer, held) {
-        (Answer::Secret(Ok(mut snapshot)), Some(_)) if snapshot.secret.created.is_none() => {
+fn dated(answer: Answer, is_held: bool) -> Answer {
+    match answer {
+        Answer::Secret(Ok(mut snapshot)) if is_held && snapshot.secret.created.is_none() => {
             let fetched = snapshot.fetched;
             if let Some(secret) = Arc::get_mut(&mut snapshot).and_then(|new| Arc::get_mut(&mut new.secret)) {
                 secret.created = Some(fetched);
             }
             Answer::Secret(Ok(snapshot))
         }
-        (answer, _) => answer,
+        answer => answer,
     }
 }

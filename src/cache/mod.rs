@@ -126,6 +126,8 @@ pub struct SecretCache {
     loads: Vec<Arc<AtomicU64>>,
     limits: Limits,
     policy: Policy,
+    /// Guards the few kinds of freshness that the policy has given so far; held for a search.
+    kinds: Mutex<Vec<Arc<Freshness>>>,
     counters: Arc<Counters>,
     clock: Clock,
     /// Guards the schedule; held for heap operations only.
@@ -185,6 +187,7 @@ impl SecretCache {
             lanes: sources.into_iter().map(lane).collect(),
             loads,
             policy: Box::new(move |_| limits.freshness),
+            kinds: Mutex::default(),
             counters,
             limits,
             clock,
@@ -385,7 +388,7 @@ impl SecretCache {
             let (answer, asking) = self.fetch(question, how.asker).await;
             // What is held now, which may be newer than when we began to wait.
             let held = self.slots.get(question).await;
-            before = held.as_ref().and_then(|slot| slot.snapshot());
+            before = held.as_ref().and_then(|slot| slot.secret());
             let outage = answer.is_outage().then(|| answer.clone());
             let slot = self.kept_slot(question, how.asker, held.as_ref(), answer, asking);
             own = outage.or_else(|| slot.answer());
@@ -400,19 +403,19 @@ impl SecretCache {
             let slot = entry.value();
             slot.settle();
             self.put_on_schedule(question.clone(), slot);
-            self.tell(question, before.as_deref(), slot);
+            self.tell(question, before.as_ref(), slot);
         }
         own
     }
 
     /// Tells subscribers when a slot holds something else than was held before.
-    fn tell(&self, question: &Question, before: Option<&Snapshot>, slot: &Slot) {
+    fn tell(&self, question: &Question, before: Option<&Arc<Secret>>, slot: &Slot) {
         let (Question::Read(of), Some(before), Some(Answer::Secret(now))) = (question, before, slot.answer())
         else {
             return;
         };
         let version = match now {
-            Ok(snapshot) if Arc::ptr_eq(&snapshot.secret, &before.secret) => return,
+            Ok(snapshot) if Arc::ptr_eq(&snapshot.secret, before) => return,
             Ok(snapshot) => Some(snapshot.secret.version.clone()),
             Err(_) => None,
         };

@@ -74,7 +74,7 @@ impl Schedule {
             }
             let (question, weak) = entry.remove();
             let Some(slot) = weak.upgrade() else { continue };
-            let held = slot.answer().is_some_and(|answer| answer.is_kept());
+            let held = slot.is_kept();
             match slot.due(now, generation(&question), chance()) {
                 Due::Later => {}
                 Due::Refresh => {

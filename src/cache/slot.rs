@@ -33,6 +33,29 @@ impl Answer {
     }
 }
 
+/// An answer as it is held, of all that are held: small. What is told when, is told by the life of its slot.
+#[derive(Debug)]
+enum Held {
+    Secret(Arc<Secret>),
+    Listing(Arc<Listing>),
+    /// Nobody's secret.
+    Error(Box<Answer>),
+}
+
+impl Held {
+    fn new(answer: Answer) -> Self {
+        match answer {
+            Answer::Secret(Ok(snapshot)) => Self::Secret(snapshot.secret.clone()),
+            Answer::Listing(Ok(listing)) => Self::Listing(listing),
+            error => Self::Error(Box::new(error)),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        !matches!(self, Self::Error(_))
+    }
+}
+
 /// When and under which generation a backend was asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
@@ -68,7 +91,8 @@ pub(super) enum Due {
 pub(super) struct Slot {
     /// Guards the answer and its life; held for comparisons and the copy of a pointer only.
     state: Mutex<State>,
-    freshness: Freshness,
+    /// Shared by all that are as fresh.
+    freshness: Arc<Freshness>,
     /// The load on its backend that all slots with a refresh to come add up to ([`freshness::load`]).
     load: Arc<AtomicU64>,
     weight: u32,
@@ -76,7 +100,7 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 struct State {
-    answer: Option<Answer>,
+    answer: Option<Held>,
     asking: Asking,
     arrived: Moment,
     fresh_until: Moment,
@@ -103,7 +127,7 @@ impl Slot {
         answer: Answer,
         asking: Asking,
         arrived: Moment,
-        (freshness, life): (Freshness, Life),
+        (freshness, life): (Arc<Freshness>, Life),
         load: Arc<AtomicU64>,
     ) -> Self {
         let bytes = match &answer {
@@ -113,7 +137,7 @@ impl Slot {
         };
         let weight = u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX);
         let state = State {
-            answer: Some(answer),
+            answer: Some(Held::new(answer)),
             asking,
             arrived,
             fresh_until: asking.began.plus(life.fresh),
@@ -158,7 +182,7 @@ impl Slot {
         using: bool,
     ) -> (Look, bool) {
         let mut state = self.state();
-        let Some(answer) = state.answer.clone() else { return (Look::Nothing, false) };
+        let Some(kept) = state.answer.as_ref().map(Held::is_kept) else { return (Look::Nothing, false) };
         let mut wake = false;
         if using {
             state.used = state.used.max(asked);
@@ -170,19 +194,19 @@ impl Slot {
         }
         let same = state.asking.generation == generation;
         // As good as asked for now: the backend has said that nothing changed.
-        let known = same && generation.is_some() && answer.is_kept() && max_age != Some(Duration::ZERO);
+        let known = same && generation.is_some() && kept && max_age != Some(Duration::ZERO);
         let late = state.arrived >= asked || state.asking.began >= asked;
         let young =
             asked < state.fresh_until && max_age.is_none_or(|age| asked.since(state.asking.began) < age);
         let look = if known && asked >= state.fresh_until {
             let asking = Asking { began: asked, wall: SystemTime::now(), generation };
             self.extend_locked(&mut state, asking);
-            state.answer.clone().map_or(Look::Nothing, Look::Fresh)
+            state.answer().map_or(Look::Nothing, Look::Fresh)
         } else if same && (late || young || known) {
-            Look::Fresh(answer)
-        } else if answer.is_kept() && asked < state.served_until && max_age.is_none() {
+            state.answer().map_or(Look::Nothing, Look::Fresh)
+        } else if kept && asked < state.served_until && max_age.is_none() {
             let excused = same && state.excused_until.is_some_and(|until| asked < until);
-            Look::Stale { answer, excused }
+            state.answer().map_or(Look::Nothing, |answer| Look::Stale { answer, excused })
         } else {
             Look::Nothing
         };
@@ -191,15 +215,33 @@ impl Slot {
 
     /// What it holds, whatever its age.
     pub(super) fn answer(&self) -> Option<Answer> {
-        self.state().answer.clone()
+        self.state().answer()
     }
 
-    /// The secret it holds, whatever its age.
+    /// The secret it holds, whatever its age, as it may be served now.
     pub(super) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         match self.answer() {
             Some(Answer::Secret(Ok(snapshot))) => Some(snapshot),
             _ => None,
         }
+    }
+
+    /// The secret it holds, whatever its age.
+    pub(super) fn secret(&self) -> Option<Arc<Secret>> {
+        match &self.state().answer {
+            Some(Held::Secret(secret)) => Some(secret.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether it holds what a backend keeps ([`Answer::is_kept`]), whatever its age.
+    pub(super) fn is_kept(&self) -> bool {
+        self.state().answer.as_ref().is_some_and(Held::is_kept)
+    }
+
+    /// Whether it holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().answer.is_none()
     }
 
     /// The backend, asked at `asking`, says that what is held is current: a new life begins. False when it is empty.
@@ -219,7 +261,7 @@ impl Slot {
 
     fn extend_locked(&self, state: &mut State, asking: Asking) {
         let end = match &state.answer {
-            Some(Answer::Secret(Ok(snapshot))) => snapshot.secret.expires,
+            Some(Held::Secret(secret)) => secret.expires,
             _ => None,
         };
         let life = self.freshness.life(end.map(|end| end.duration_since(asking.wall).unwrap_or_default()));
@@ -229,9 +271,6 @@ impl Slot {
         state.excused_until = None;
         state.failures = 0;
         state.waits = false;
-        if let Some(Answer::Secret(Ok(snapshot))) = &mut state.answer {
-            *snapshot = Arc::new(Snapshot::new(snapshot.secret.clone(), asking, life));
-        }
     }
 
     /// The backend did not answer for it: from its TTL on it is served stale without asking, until the next refresh; but no
@@ -297,8 +336,7 @@ impl Slot {
     pub(super) fn due(&self, now: Moment, generation: Option<u64>, chance: f64) -> Due {
         let mut state = self.state();
         state.scheduled = None;
-        let Some(answer) = &state.answer else { return Due::Gone };
-        let kept = answer.is_kept();
+        let Some(kept) = state.answer.as_ref().map(Held::is_kept) else { return Due::Gone };
         let same = kept && generation.is_some() && generation == state.asking.generation;
         let in_use = self.freshness.is_in_use(state.used, now);
         if same && in_use && state.refresh_at.is_some_and(|at| now >= at) {
@@ -353,7 +391,7 @@ impl Slot {
     }
 
     pub(super) fn freshness(&self) -> Freshness {
-        self.freshness
+        *self.freshness
     }
 
     /// The backend's generation when it was asked for.
@@ -367,6 +405,21 @@ impl Slot {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl State {
+    fn answer(&self) -> Option<Answer> {
+        Some(match self.answer.as_ref()? {
+            Held::Secret(secret) => {
+                let (fresh, served) = (self.fresh_until, self.served_until);
+                let life =
+                    Life { fresh: fresh.since(self.asking.began), served: served.since(self.asking.began) };
+                Answer::Secret(Ok(Arc::new(Snapshot::new(secret.clone(), self.asking, life))))
+            }
+            Held::Listing(listing) => Answer::Listing(Ok(listing.clone())),
+            Held::Error(error) => Answer::clone(error),
+        })
     }
 }
 

@@ -62,7 +62,7 @@ async fn a_value_is_served_for_its_ttl_and_then_fetched_again() {
 async fn the_sweeper_drops_the_bytes_at_the_deadline_though_nobody_asks() {
     let (backend, clock, cache) = cache(fails_closed());
     backend.put("a", &[("value", b"canary")]);
-    let held = Arc::downgrade(&cache.secret(&of("a")).await.unwrap());
+    let held = Arc::downgrade(&cache.secret(&of("a")).await.unwrap().secret);
     assert!(held.upgrade().is_some());
     assert!(cache.sweep(clock.now()).is_some());
     assert!(held.upgrade().is_some());
@@ -77,7 +77,7 @@ async fn flush_drops_everything_at_once_but_what_is_open() {
     backend.put("a", &[("value", b"canary")]);
     backend.put("b", &[("value", b"canary")]);
     let open = cache.secret(&of("a")).await.unwrap();
-    let idle = Arc::downgrade(&cache.secret(&of("b")).await.unwrap());
+    let idle = Arc::downgrade(&cache.secret(&of("b")).await.unwrap().secret);
     cache.flush();
     assert!(idle.upgrade().is_none());
     assert_eq!(value(&open), b"canary");

@@ -98,7 +98,7 @@ impl Targets<'_> {
         let mut between = HashSet::new();
         for held in self.held.iter().filter(|held| held.of.source == folder.source) {
             let Some(below) = held.of.path.strip_prefix(&folder.path) else { continue };
-            let depth = below.segments().len();
+            let depth = below.segments().count();
             if depth > 1 && !recursive {
                 continue;
             }

@@ -73,7 +73,7 @@ impl SecretFs {
     /// Counts a lookup of an entry that a readdirplus reply carries, and returns its attributes.
     pub fn look_up_entry(&self, parent: INodeNo, entry: &DirEntry) -> Attributes {
         let node: Arc<Node> = self.inodes.look_up(parent, entry.place.clone());
-        let lasting = node.shown.tell(entry.mark, entry.attributes.size, self.cache.clock().now());
+        let lasting = node.tell(entry.mark, entry.attributes.size, self.cache.clock().now());
         Attributes { ino: node.ino, lasting, ..entry.attributes }
     }
 

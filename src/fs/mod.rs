@@ -115,7 +115,7 @@ impl SecretFs {
         let place = self.resolve(&parent.place, name).await?;
         let (attributes, mark) = self.describe(&place, None).await?;
         let node = self.inodes.look_up(parent.ino, place);
-        let lasting = node.shown.tell(mark, attributes.size, self.cache.clock().now());
+        let lasting = node.tell(mark, attributes.size, self.cache.clock().now());
         Ok(Attributes { ino: node.ino, lasting, ..attributes })
     }
 
@@ -138,11 +138,14 @@ impl SecretFs {
         caller: Caller,
     ) -> Result<Attributes, Failure> {
         let node = self.node(ino)?;
-        let own = || node.shown.opened_by(caller.0, self.cache.clock().now()).map(HandleNo);
+        let own = || {
+            let shown = &node.file.as_ref()?.shown;
+            shown.opened_by(caller.0, self.cache.clock().now()).map(HandleNo)
+        };
         let handle = handle.or_else(own).and_then(|number| self.handles.get(number));
         let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
         // What one thread opened is not kept for others, who may know of a newer version.
-        let lasting = node.shown.tell(mark, attributes.size, self.cache.clock().now()) && handle.is_none();
+        let lasting = node.tell(mark, attributes.size, self.cache.clock().now()) && handle.is_none();
         Ok(Attributes { ino, lasting, ..attributes })
     }
 
@@ -150,7 +153,7 @@ impl SecretFs {
     pub fn open_at_once(&self, ino: INodeNo, caller: Caller) -> Option<Result<Opened, Failure>> {
         let node = self.inodes.get(ino)?;
         let Place::Field { of, .. } = &node.place else { return None };
-        let snapshot = self.cache.marked(of, &node.bookmark)?;
+        let snapshot = self.cache.marked(of, &node.file.as_ref()?.bookmark)?;
         Some(self.opened_at(&node, caller, snapshot))
     }
 
@@ -161,10 +164,10 @@ impl SecretFs {
             return opened;
         }
         let node = self.node(ino)?;
-        let (Place::Field { of, .. } | Place::View { of, .. }) = &node.place else {
+        let (Some(of), Some(file)) = (node.place.of(), &node.file) else {
             return Err(Failure::IsADirectory);
         };
-        let snapshot = self.cache.secret_marking(of, &node.bookmark).await?;
+        let snapshot = self.cache.secret_marking(of, &file.bookmark).await?;
         self.opened_at(&node, caller, snapshot)
     }
 
@@ -187,7 +190,8 @@ impl SecretFs {
         }
         let mark = mark(&handle.snapshot().secret, handle.bytes().len());
         let handle = self.handles.insert(handle);
-        let attributes_changed = node.shown.open(caller.0, handle.0, mark, now);
+        let shown = node.file.as_ref().map(|file| &file.shown);
+        let attributes_changed = shown.is_some_and(|shown| shown.open(caller.0, handle.0, mark, now));
         Ok(Opened { handle, attributes_changed })
     }
 

@@ -136,11 +136,12 @@ impl SecretFs {
         };
         let held = self.cache.peek(of).and_then(Result::ok);
         if let Some(Ok((attributes, mark))) = held.map(|held| self.describe_file(&node.place, &held)) {
-            let lasting = node.shown.tell(mark, attributes.size, self.cache.clock().now());
+            let lasting = node.tell(mark, attributes.size, self.cache.clock().now());
             return Known { attributes: Attributes { ino, lasting, ..attributes }, current: true };
         }
         // The size that the kernel has already: another one would cut what programs have mapped.
-        let (size, mtime, permissions) = (node.shown.told_size(), self.mounted, self.permissions(*tree));
+        let size = node.file.as_ref().map_or(0, |file| file.shown.told_size());
+        let (mtime, permissions) = (self.mounted, self.permissions(*tree));
         let (uid, gid, mode) = (permissions.uid, permissions.gid, permissions.file_mode);
         Known {
             attributes: Attributes { ino, kind: Kind::File, size, mode, uid, gid, mtime, lasting: false },

@@ -1,14 +1,14 @@
 //! Owns inode numbers: which number stands for what, and for how long the kernel remembers it.
 //! Does not know attributes or values.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, RwLock};
 
 use super::TreeId;
 use super::shown::Shown;
 use crate::cache::{Bookmark, SecretRef};
+use crate::clock::Moment;
 use crate::number_hash::BuildNumberHash;
 use crate::render::View;
 
@@ -94,7 +94,14 @@ pub struct Node {
     pub place: Place,
     /// A keyed hash of [`Place::of`]: the same for all that belongs to one secret.
     pub secret: u64,
-    /// Where the cache had the secret of this place the last time.
+    /// What is remembered of a file; none of a directory, of which there are as many.
+    pub file: Option<Box<FileNode>>,
+}
+
+/// What is remembered of a file that the kernel holds.
+#[derive(Debug, Default)]
+pub struct FileNode {
+    /// Where the cache had its secret the last time.
     pub bookmark: Bookmark,
     /// What the kernel knows of it.
     pub shown: Shown,
@@ -103,7 +110,13 @@ pub struct Node {
 impl Node {
     fn new(ino: INodeNo, parent: INodeNo, place: Place, key: &RandomState) -> Self {
         let secret = key.hash_one(place.of());
-        Self { ino, parent, place, secret, bookmark: Bookmark::default(), shown: Shown::default() }
+        let file = place.is_file().then(Box::default);
+        Self { ino, parent, place, secret, file }
+    }
+
+    /// Notes that the kernel is told attributes ([`Shown::tell`]); a directory's it may always keep.
+    pub fn tell(&self, mark: u64, size: u64, now: Moment) -> bool {
+        self.file.as_ref().is_none_or(|file| file.shown.tell(mark, size, now))
     }
 }
 
@@ -118,8 +131,8 @@ pub struct INodeTable {
 #[derive(Default)]
 struct KnownINodes {
     by_number: HashMap<INodeNo, Known, BuildNumberHash>,
-    /// The files (fields, views) among them, by the number of their directory.
-    files: HashMap<INodeNo, Vec<INodeNo>, BuildNumberHash>,
+    /// The files (fields, views) among them, each after the number of its directory.
+    files: BTreeSet<(INodeNo, INodeNo)>,
 }
 
 struct Known {
@@ -146,8 +159,8 @@ impl INodeTable {
     /// The files (fields, views) that the kernel holds and that were found in this directory, which it need not hold.
     pub fn files_in(&self, directory: INodeNo) -> Vec<Arc<Node>> {
         let known = self.known.read().unwrap_or_else(|e| e.into_inner());
-        let files = known.files.get(&directory).into_iter().flatten();
-        files.filter_map(|ino| known.by_number.get(ino).map(|known| known.node.clone())).collect()
+        let files = known.files.range((directory, INodeNo(0))..=(directory, INodeNo(u64::MAX)));
+        files.filter_map(|(_, ino)| known.by_number.get(ino).map(|known| known.node.clone())).collect()
     }
 
     /// The number that `place` has or would get, without remembering it: for readdir(3), which is not a lookup.
@@ -164,7 +177,7 @@ impl INodeTable {
         loop {
             let slot = by_number.entry(ino).or_insert_with(|| {
                 if place.is_file() {
-                    files.entry(parent).or_default().push(ino);
+                    files.insert((parent, ino));
                 }
                 Known { node: Arc::new(Node::new(ino, parent, place.clone(), &self.key)), lookups: 0 }
             });
@@ -189,14 +202,8 @@ impl INodeTable {
         if slot.lookups > 0 {
             return;
         }
-        let parent = slot.node.parent;
+        files.remove(&(slot.node.parent, ino));
         by_number.remove(&ino);
-        if let Entry::Occupied(mut siblings) = files.entry(parent) {
-            siblings.get_mut().retain(|other| *other != ino);
-            if siblings.get().is_empty() {
-                siblings.remove();
-            }
-        }
     }
 
     /// How many inodes the kernel holds, the root included.
@@ -254,14 +261,14 @@ mod tests {
         let a = table.look_up(directory, field("a")).ino;
         table.look_up(directory, field("a"));
         let view = table.look_up(directory, Place::View { tree, of: of.clone(), view: View::Env }).ino;
-        let files = || table.files_in(directory).iter().map(|node| node.ino).collect::<Vec<_>>();
-        assert_eq!(files(), [a, view]);
+        let files = || table.files_in(directory).iter().map(|node| node.ino).collect::<BTreeSet<_>>();
+        assert_eq!(files(), [a, view].into());
         assert!(table.files_in(INodeNo::ROOT).is_empty(), "a directory is no file");
         table.forget(a, 1);
         table.forget(directory, 1);
-        assert_eq!(files(), [a, view]);
+        assert_eq!(files(), [a, view].into());
         table.forget(a, 1);
-        assert_eq!(files(), [view]);
+        assert_eq!(files(), [view].into());
         table.forget(view, 1);
         assert!(files().is_empty());
     }

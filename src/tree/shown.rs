@@ -70,6 +70,8 @@ impl Shown {
         if state.opens.len() >= MOST {
             state.opens.remove(0);
         }
+        // Remembered for as long as the kernel knows the file, and most have one reader.
+        state.opens.reserve_exact(1);
         state.opens.push(Open { caller, handle, mark, until: now.plus(KERNEL_TTL) });
         let unsettled = state.unsettled_until.is_some_and(|until| now < until);
         state.told.is_some_and(|told| told != mark || unsettled)

@@ -67,7 +67,10 @@ impl Run {
         backend.delay(Duration::ZERO);
         let (was_read, is_held) = (self.backend.reads() > reads, self.is_held(node));
         self.reference.asked = asked;
+        let told = self.known[node].told;
         self.judge_open(node, first, was_read, is_held).await?;
+        // Both were opened before either was asked for its attributes, which is what the judgement does.
+        self.known[node].told = told;
         self.judge_open(node, second, was_read, is_held).await?;
         if was_read {
             // Which of the two asked, and when, is not known.
