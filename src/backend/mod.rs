@@ -5,6 +5,7 @@ pub mod aws;
 pub mod faulty;
 mod json_fields;
 mod retry_after;
+mod short_lived;
 pub mod store;
 pub mod vault;
 
@@ -207,7 +208,8 @@ pub trait Backend: Send + Sync + 'static {
         std::future::pending().await
     }
 
-    /// Called now and then: erase what is held in clear and was not used of late.
+    /// Called now and then: erase what is held in clear and was not used of late, and close connections whose buffers may
+    /// hold what was read a while ago. With a `now` that is far ahead, all of it.
     fn tidy(&self, _now: Moment) {}
 }
 

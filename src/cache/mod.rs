@@ -457,14 +457,20 @@ impl SecretCache {
         self.schedule().advance(now, generation, chance, || self.counters.wipes.count())
     }
 
-    /// Erases everything now. Open handles keep their snapshots.
+    /// Erases everything now, and what backends keep in clear for the next question. Open handles keep their snapshots.
     pub fn flush(&self) {
+        /// Whatever a backend keeps for a while, it has not been used for that long.
+        const LONG_UNUSED: Duration = Duration::from_secs(24 * 3600);
         for (_, slot) in &self.slots {
             if slot.wipe() {
                 self.counters.wipes.count();
             }
         }
         self.slots.invalidate_all();
+        let now = self.clock.now().plus(LONG_UNUSED);
+        for lane in &self.lanes {
+            lane.source.backend.tidy(now);
+        }
     }
 }
 

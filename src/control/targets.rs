@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -14,9 +13,6 @@ use crate::errno::Failure;
 use crate::fs::RefsAt;
 use crate::path::BackendPath;
 use crate::secret::Version;
-
-/// Later than any backend keeps what nobody uses.
-const LONG_UNUSED: Duration = Duration::from_secs(24 * 3600);
 
 /// What `path` stands for: the secret of a file; the secret, the listing and the secrets directly below of a directory;
 /// with `recursive` all that is held below, and the listings on the way there. Within the mount's deadline.
@@ -183,13 +179,9 @@ async fn refresh_now(control: &Control, target: Target) -> Result<Outcome, Failu
     Ok(Outcome::Version(control.cache.refresh(&of).await?.secret.version.to_string()))
 }
 
-/// Wipes every value that is held, and what backends keep in clear for the next question. Open files keep theirs.
+/// Wipes every value that is held. Open files keep theirs.
 pub(super) fn flush(control: &Control) -> Reply {
     let held = control.cache.held();
     control.fs.flush();
-    let now = control.cache.clock().now().plus(LONG_UNUSED);
-    for source in (0..).map_while(|number| control.cache.source(SourceId(number))) {
-        source.backend.tidy(now);
-    }
     Reply::Flushed { secrets: held.len(), bytes: held.iter().map(|held| held.bytes).sum() }
 }

@@ -99,7 +99,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     };
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
-    let mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
+    let mut mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
         .map_err(|error| mount_failure(&at, allow_other, &error))?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     let teller = mounted.teller().clone();
@@ -145,12 +145,16 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     runtime.spawn(fs.clone().sweep_pins_forever());
     ready()?;
     tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
-    let why = runtime.block_on(async {
+    let (why, over) = runtime.block_on(async {
         tokio::select! {
-            signal = signals.next() => signal,
-            () = mounted.over() => "unmounted by somebody else",
+            signal = signals.next() => (signal, false),
+            () = mounted.over() => ("unmounted by somebody else", true),
         }
     });
+    if over {
+        // At once: what follows may take its time, and nobody can read any more.
+        fs.flush();
+    }
     tracing::info!(mountpoint = %at, "unmounting: {why}");
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     // First: a program of a hook that reads the mount would keep it in use.
@@ -163,7 +167,11 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         control.abort();
         let _ = runtime.block_on(control);
     }
-    let ended = mounted.unmount().map_err(|error| Failure::Unmount { at: at.clone(), error })?;
+    let cannot = |error| Failure::Unmount { at: at.clone(), error };
+    mounted.detach().map_err(cannot)?;
+    // At once: whoever has a file open keeps that one's bytes only, and may keep us for a while yet.
+    fs.flush();
+    let ended = mounted.unmount().map_err(cannot)?;
     fs.flush();
     // Questions that nobody waits for any more are not worth waiting for.
     runtime.shutdown_timeout(Duration::from_millis(200));

@@ -144,20 +144,16 @@ impl Mounted {
         self.device.as_deref()
     }
 
-    /// Unmounts. A mount that is in use disappears from the tree at once; its open files end with this process. Of one
-    /// that somebody has taken away already nothing is left to do, whatever is mounted in its place by now.
+    /// Takes the mount out of the tree: no path leads to it any more. Of one that somebody has taken away already nothing
+    /// is left to do, whatever is mounted in its place by now.
     ///
     /// # Errors
     /// What umount(2) or fusermount3 said.
-    pub fn unmount(mut self) -> io::Result<Unmounted> {
-        self.end()
-    }
-
-    fn end(&mut self) -> io::Result<Unmounted> {
+    pub fn detach(&mut self) -> io::Result<()> {
         self.ended = true;
         // A clone of the mount would keep it alive.
         self.teller.stop();
-        let Self { session, at, device, .. } = self;
+        let Self { at, device, .. } = self;
         let is_ours = || mounts::device_at(at).map(|there| there == *device);
         if is_ours()? {
             let result = match mounts::unmount(at, false) {
@@ -169,21 +165,35 @@ impl Mounted {
                 result?;
             }
         }
+        Ok(())
+    }
+
+    /// Unmounts: what [`Self::detach`] does, and waits a little for programs to close their files. Those still open then end
+    /// with this process.
+    ///
+    /// # Errors
+    /// As [`Self::detach`].
+    pub fn unmount(mut self) -> io::Result<Unmounted> {
+        self.detach()?;
+        Ok(self.wait())
+    }
+
+    fn wait(&self) -> Unmounted {
         // Ended by the kernel once the last file is closed; whoever holds one longer does not hold us.
         for _ in 0..PATIENCE.as_millis() / 10 {
-            if session.guard.is_finished() {
-                return Ok(Unmounted::Cleanly);
+            if self.session.guard.is_finished() {
+                return Unmounted::Cleanly;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Unmounted::InUse)
+        Unmounted::InUse
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if !self.ended {
-            let _ = self.end();
+        if !self.ended && self.detach().is_ok() {
+            self.wait();
         }
     }
 }

@@ -5,11 +5,10 @@ mod socket;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::hygiene;
 use crate::support::available;
 use crate::support::mount::{CANARY, HANG, Mount, Plan, Store, possible, run, secretfs, signal, wait_until};
 use crate::support::vault::{ROOT_TOKEN, Vault};
@@ -52,7 +51,7 @@ pub fn started(plan: Plan) -> Mount {
     mount
 }
 
-fn report(mount: &Mount, options: &[&str]) -> Value {
+pub fn report(mount: &Mount, options: &[&str]) -> Value {
     let said = good(ask("status", &mount.at, &[&["--json"], options].concat()));
     let report: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(report["version"], 1);
@@ -342,42 +341,4 @@ fn flush_says_what_it_wiped_and_open_files_keep_theirs() {
     assert_eq!(report(&other, &[])["secrets"]["held"], 2, "another mount is left alone");
     assert_eq!(std::io::read_to_string(&open).unwrap(), "canary-value");
     assert_eq!(mount.read("team/db/password").unwrap(), b"canary-password");
-}
-
-#[test]
-fn a_flush_leaves_nothing_of_a_value_from_the_store_in_memory() {
-    let Some(()) = available("root", hygiene::readable_memory()) else { return };
-    let (store, value) = (Store::new(), hygiene::canary());
-    let file = store.folder.path().join("large");
-    std::fs::write(&file, hygiene::large(&value)).unwrap();
-    store.put("api-key", &[&format!("value={value}"), &format!("large=@{}", file.display())]);
-    is_forgotten(&started(store.mount()), &value);
-}
-
-#[test]
-fn a_flush_leaves_nothing_of_a_value_from_vault_in_memory() {
-    let Some(()) = available("root", hygiene::readable_memory()) else { return };
-    let vault = vault!();
-    let value = hygiene::canary();
-    vault.kv_put("secret", "api-key", json!({"value": value, "large": hygiene::large(&value)}));
-    is_forgotten(&started(of_vault(&vault)), &value);
-}
-
-/// Long before the TTL ends; a connection that is idle keeps its buffer for seconds.
-fn is_forgotten(mount: &Mount, value: &str) {
-    assert_eq!(mount.read("api-key/value").unwrap(), value.as_bytes());
-    mount.read("api-key/large").unwrap();
-    good(ask("refresh", &mount.path("api-key"), &[]));
-    assert!(!hygiene::places(mount.pid(), value).is_empty(), "the search finds nothing where something is");
-    good(ask("flush", &mount.at, &[]));
-    let start = Instant::now();
-    loop {
-        let left = hygiene::places(mount.pid(), value);
-        if left.is_empty() {
-            break;
-        }
-        assert!(start.elapsed() < HANG, "left in memory:\n{}", left[..left.len().min(4)].join("\n"));
-        std::thread::sleep(Duration::from_millis(250));
-    }
-    assert_eq!(mount.read("api-key/value").unwrap(), value.as_bytes(), "and it can be had again");
 }

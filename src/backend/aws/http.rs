@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -20,6 +20,7 @@ use http_body_util::{LengthLimitError, Limited};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::super::Error;
+use super::super::short_lived::ShortLived;
 use super::retry;
 
 /// How long an idle connection stays open: its buffers may hold bytes of a secret until it closes.
@@ -27,12 +28,12 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// A client that reads no body beyond `max_body` bytes, heeds the proxy variables of the environment, follows no redirect,
 /// and trusts the system's certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR`) or, as the AWS tools do, those of `AWS_CA_BUNDLE`.
-pub(super) fn client(max_body: usize) -> Result<SharedHttpClient, Error> {
+pub(super) fn client(max_body: usize, connectors: Arc<Connectors>) -> Result<SharedHttpClient, Error> {
     let tls = match std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
         None => tls::TlsContext::default(),
         Some(path) => trusting(&std::fs::read(path).map_err(|_| unusable_bundle())?)?,
     };
-    Ok(SharedHttpClient::new(Bounded { max_body, tls, connectors: Mutex::default() }))
+    Ok(SharedHttpClient::new(Bounded { max_body, tls, connectors }))
 }
 
 /// Trusts the certificates in `pem` alone. They are checked here because the SDK's client panics on bad ones.
@@ -52,13 +53,15 @@ fn unusable_bundle() -> Error {
     Error::Unreachable("AWS_CA_BUNDLE does not name a file of PEM certificates".into())
 }
 
+/// One connection pool for each pair of timeouts (ours, and those of the credential providers). Replaced by an empty list, it
+/// closes all connections: the SDK asks for a connector at every request.
+pub(super) type Connectors = ShortLived<Vec<(Timeouts, SharedHttpConnector)>>;
 type Timeouts = (Option<Duration>, Option<Duration>);
 
 struct Bounded {
     max_body: usize,
     tls: tls::TlsContext,
-    /// One connection pool for each pair of timeouts (ours, and those of the credential providers); guards the list only.
-    connectors: Mutex<Vec<(Timeouts, SharedHttpConnector)>>,
+    connectors: Arc<Connectors>,
 }
 
 impl fmt::Debug for Bounded {
@@ -74,10 +77,19 @@ impl HttpClient for Bounded {
         parts: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let timeouts = (settings.connect_timeout(), settings.read_timeout());
-        let mut connectors = self.connectors.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, connector)) = connectors.iter().find(|(key, _)| *key == timeouts) {
-            return connector.clone();
-        }
+        self.connectors.with(|connectors| {
+            if let Some((_, connector)) = connectors.iter().find(|(key, _)| *key == timeouts) {
+                return connector.clone();
+            }
+            let connector = self.connector(settings, parts);
+            connectors.push((timeouts, connector.clone()));
+            connector
+        })
+    }
+}
+
+impl Bounded {
+    fn connector(&self, settings: &HttpConnectorSettings, parts: &RuntimeComponents) -> SharedHttpConnector {
         let mut builder = Connector::builder()
             .connector_settings(settings.clone())
             .pool_idle_timeout(IDLE)
@@ -85,10 +97,10 @@ impl HttpClient for Bounded {
         builder.set_sleep_impl(parts.sleep_impl());
         let provider = tls::Provider::rustls(tls::rustls_provider::CryptoMode::AwsLc);
         let inner = builder.tls_provider(provider).tls_context(self.tls.clone()).build();
-        let bounded = BoundedConnector { max_body: self.max_body, inner: SharedHttpConnector::new(inner) };
-        let connector = SharedHttpConnector::new(bounded);
-        connectors.push((timeouts, connector.clone()));
-        connector
+        SharedHttpConnector::new(BoundedConnector {
+            max_body: self.max_body,
+            inner: SharedHttpConnector::new(inner),
+        })
     }
 }
 

@@ -9,6 +9,7 @@ mod name;
 mod retry;
 mod version;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ use self::listing::Costly;
 use self::version::{CURRENT, Wanted};
 use super::json_fields::fields_of_object;
 use super::{Backend, Error, Kind, Listing, Versions};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
 use crate::secret::{Field, Form, Secret, SecretBytes, Version};
 
@@ -38,6 +39,7 @@ pub struct Aws {
     config: Config,
     given: Option<SdkConfig>,
     client: OnceCell<Client>,
+    connectors: Arc<http::Connectors>,
     costly: Costly,
 }
 
@@ -55,7 +57,8 @@ impl Aws {
     }
 
     fn made(config: Config, given: Option<SdkConfig>) -> Self {
-        Self { config, given, client: OnceCell::new(), costly: Costly::new(Clock::System) }
+        let connectors = Arc::new(http::Connectors::new(vec![], Clock::System));
+        Self { config, given, client: OnceCell::new(), connectors, costly: Costly::new(Clock::System) }
     }
 
     fn bounds(&self) -> Bounds {
@@ -76,7 +79,7 @@ impl Aws {
 
     async fn connect(&self) -> Result<Client, Error> {
         let deadline = self.config.deadline;
-        let http = http::client(self.config.max_body)?;
+        let http = http::client(self.config.max_body, self.connectors.clone())?;
         let sdk = match &self.given {
             Some(sdk) => sdk.clone(),
             None => self.loader().http_client(http.clone()).load().await,
@@ -211,6 +214,12 @@ impl Backend for Aws {
         }
         let listing = self.within_deadline(self.names_below(prefix)).await?;
         if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
+    }
+
+    fn tidy(&self, now: Moment) {
+        if self.connectors.is_due(now) {
+            self.connectors.replace(vec![]);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::config::{Config, ConfigError, Setting, TokenSource};
 use super::http::{Transport, our_error};
 use crate::backend::{Error, retry_after};
+use crate::clock::{Clock, Moment};
 use crate::{path::BackendPath, printable::printable_path, trusted_file};
 
 /// Longest encoded path that is sent, in bytes. Vault's storage takes keys up to 32 KiB; an `http::Uri` up to 64 KiB.
@@ -111,7 +112,7 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(config: Config) -> Result<Self, ConfigError> {
-        let transport = Transport::new(&config)?;
+        let transport = Transport::new(&config, Clock::System)?;
         let namespace =
             config.namespace.map(|name| name.trim_matches('/').to_owned()).filter(|name| !name.is_empty());
         if namespace.as_deref().is_some_and(|name| !is_header_text(name.as_bytes())) {
@@ -128,6 +129,11 @@ impl Api {
     /// `https://host:port`, for messages.
     pub(super) fn origin(&self) -> &str {
         self.transport.origin()
+    }
+
+    /// Closes connections that may hold what was read a while before `now`.
+    pub(super) fn tidy(&self, now: Moment) {
+        self.transport.tidy(now);
     }
 
     /// The configured namespace, without slashes around it.

@@ -1,9 +1,8 @@
-//! Owns the HTTP client: one request, one bounded answer, redirects only to where we were told to go.
-//! Does not know tokens, paths of the API or JSON.
+//! Owns one exchange over HTTP: a request, a bounded answer, redirects only to where we were told to go.
+//! Does not know tokens, paths of the API or JSON, nor how long a connection lives.
 
 use std::error::Error as _;
 use std::io::ErrorKind;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{LOCATION, RETRY_AFTER};
@@ -11,11 +10,11 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use reqwest::Url;
 use rustify::errors::ClientError;
 
-use super::config::{Config, ConfigError, Setting, origin};
+use super::config::{Config, ConfigError, origin};
+use super::connections::Connections;
 use crate::backend::Error;
+use crate::clock::{Clock, Moment};
 
-/// Idle connections are closed after this long: their buffers hold what was last read, and closing frees and wipes them.
-const IDLE: Duration = Duration::from_secs(5);
 /// The body of an error answer is read (and thrown away) up to this size, so that its connection can be used again.
 const DRAINED: u64 = 16 << 10;
 
@@ -24,7 +23,7 @@ const DRAINED: u64 = 16 << 10;
 /// vaultrs's own client follows redirects with the token in hand and buffers bodies of any size, so this one takes its
 /// place under rustify's `Client` trait. Only `send` is ours to call: `execute` of that trait puts bodies into errors.
 pub(super) struct Transport {
-    client: reqwest::Client,
+    connections: Connections,
     base: Url,
     origin: String,
     max_body: usize,
@@ -32,42 +31,15 @@ pub(super) struct Transport {
 
 impl Transport {
     /// A client for the configured address. Reads the CA file; contacts nobody.
-    pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &Config, clock: Clock) -> Result<Self, ConfigError> {
         let base = config.base_url()?;
-        let authorities = config.ca_cert.as_deref().map(authorities).transpose()?;
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("secretfs/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .tcp_nodelay(true)
-            .pool_idle_timeout(IDLE);
-        if is_loopback(&base) {
-            // As Go's ProxyFromEnvironment, which the Vault command line uses: never a proxy for this machine.
-            builder = builder.no_proxy();
-        }
-        if base.scheme() == "http" {
-            // Without TLS there is nothing to verify, and loading the system's authorities takes tens of milliseconds.
-            builder = builder.tls_certs_only(Vec::new());
-        } else if let Some(authorities) = authorities {
-            builder = builder.tls_certs_only(authorities);
-        }
-        if config.skip_verify {
-            tracing::warn!(
-                "TLS certificates are not verified (VAULT_SKIP_VERIFY): anybody on the way can read the token"
-            );
-            builder = builder.tls_danger_accept_invalid_certs(true);
-        }
-        let client = builder.build().map_err(|_| {
-            ConfigError::new(
-                Setting::CaCert,
-                match &config.ca_cert {
-                    Some(path) => format!("`{}` holds a certificate that cannot be used", path.display()),
-                    None => "the system has no certificate authorities: set it to the PEM file of Vault's CA"
-                        .to_owned(),
-                },
-            )
-        })?;
-        Ok(Self { client, origin: origin(&base), base, max_body: config.max_body })
+        let connections = Connections::new(config, &base, clock)?;
+        Ok(Self { connections, origin: origin(&base), base, max_body: config.max_body })
+    }
+
+    /// Closes connections that may hold what was read a while before `now`.
+    pub(super) fn tidy(&self, now: Moment) {
+        self.connections.tidy(now);
     }
 
     /// `https://host:port`, for messages.
@@ -141,10 +113,11 @@ impl Transport {
         url: &Url,
         headers: &HeaderMap,
     ) -> Result<reqwest::Response, Error> {
+        let client = self.connections.client();
         let send = || {
             let mut request = reqwest::Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
-            self.client.execute(request)
+            client.execute(request)
         };
         match send().await {
             Ok(answer) => Ok(answer),
@@ -239,30 +212,13 @@ fn reason(kind: Option<ErrorKind>, text: &str) -> Option<&'static str> {
     }
 }
 
-fn authorities(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, ConfigError> {
-    let wrong = |problem: String| ConfigError::new(Setting::CaCert, problem);
-    let pem = std::fs::read(path)
-        .map_err(|e| wrong(format!("`{}` cannot be read: {}", path.display(), e.kind())))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
-    if certificates.is_empty() {
-        return Err(wrong(format!("`{}` holds no PEM certificate", path.display())));
-    }
-    Ok(certificates)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
     fn transport(address: &str) -> Transport {
-        Transport::new(&Config { address: address.to_owned(), ..Config::default() }).unwrap()
+        Transport::new(&Config { address: address.to_owned(), ..Config::default() }, Clock::manual()).unwrap()
     }
 
     fn redirect(transport: &Transport, location: &str) -> Result<String, Error> {
@@ -299,32 +255,6 @@ mod tests {
         assert_eq!(url.as_str(), "https://proxy.example/vault/v1/secret/data/a%2Fb?list=true");
         for climbing in ["/v1/secret/../sys", "/v1/secret/%2e%2e/sys", "/v1/./sys"] {
             assert_eq!(based.locate(&Uri::from_static(climbing)).unwrap_err(), Error::NotFound, "{climbing}");
-        }
-    }
-
-    #[test]
-    fn a_ca_file_that_cannot_work_is_refused_when_the_client_is_built() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("ca.pem");
-        let build =
-            || Transport::new(&Config { ca_cert: Some(file.clone()), ..Config::default() }).map(|_| ());
-        assert_eq!(build().unwrap_err().setting, Setting::CaCert);
-        for content in ["", "canary", "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n"] {
-            std::fs::write(&file, content).unwrap();
-            let error = build().unwrap_err();
-            assert!(error.to_string().contains("ca.pem") && !error.to_string().contains("canary"), "{error}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_known_in_every_spelling() {
-        for (url, expected) in [
-            ("http://127.0.0.1:1", true),
-            ("http://[::1]:1", true),
-            ("http://localhost", true),
-            ("http://vault", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
         }
     }
 }

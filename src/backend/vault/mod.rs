@@ -3,6 +3,7 @@
 
 mod api;
 mod config;
+mod connections;
 mod detailed;
 mod engines;
 mod http;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 pub use self::config::{Config, ConfigError, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
 use super::{Backend, Error, Kind, Listing, Versions};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
 use crate::secret::{Secret, Version};
 
@@ -151,5 +152,9 @@ impl Backend for Vault {
             }
         })
         .await
+    }
+
+    fn tidy(&self, now: Moment) {
+        self.api.tidy(now);
     }
 }

@@ -22,6 +22,16 @@ impl Fake {
         Self(fake::Fake::start(move |request| answer(operation(request), &body(request))))
     }
 
+    /// The same, and connections are kept for more requests, which are not logged.
+    pub fn start_keeping(answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
+        Self(fake::Fake::start_keeping(move |request| answer(operation(request), &body(request))))
+    }
+
+    /// How many connections have come, and how many of them are over.
+    pub fn connections(&self) -> (u64, u64) {
+        self.0.connections()
+    }
+
     /// `http://127.0.0.1:PORT`
     pub fn endpoint(&self) -> String {
         self.0.endpoint()

@@ -154,6 +154,11 @@ impl Bao {
         self.fake.resume();
     }
 
+    /// How many connections have come, and how many of them are over.
+    pub fn connections(&self) -> (u64, u64) {
+        self.fake.connections()
+    }
+
     /// What was asked so far: `GET secret/data/a?version=1`, `LIST secret/detailed-metadata/?after=b&limit=1000`.
     pub fn requests(&self) -> Vec<String> {
         self.world().log.iter().map(|(_, request)| request.clone()).collect()

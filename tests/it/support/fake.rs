@@ -75,6 +75,8 @@ pub struct Fake {
 struct Log {
     requests: Mutex<Vec<Request>>,
     sent: AtomicU64,
+    connections: AtomicU64,
+    closed: AtomicU64,
 }
 
 impl Fake {
@@ -117,6 +119,11 @@ impl Fake {
         self.log.sent.load(Ordering::SeqCst)
     }
 
+    /// How many connections have come, and how many of them are over.
+    pub fn connections(&self) -> (u64, u64) {
+        (self.log.connections.load(Ordering::SeqCst), self.log.closed.load(Ordering::SeqCst))
+    }
+
     /// Connections are refused from now on.
     pub fn stop(&self) {
         if let Some((over, thread)) = self.listening.lock().expect("not poisoned").take() {
@@ -141,6 +148,7 @@ impl Fake {
                     return;
                 }
                 let (answer, log, ends) = (answer.clone(), log.clone(), ends.clone());
+                log.connections.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     // A client that goes away is what some tests are about.
                     let _ = if keeps {
@@ -148,6 +156,7 @@ impl Fake {
                     } else {
                         serve(&stream, &*answer, &log)
                     };
+                    log.closed.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });

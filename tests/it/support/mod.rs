@@ -7,6 +7,7 @@ pub mod fake_vault;
 pub mod inotify;
 pub mod moto;
 pub mod mount;
+pub mod page_cache;
 pub mod rig;
 pub mod vault;
 
