@@ -26,7 +26,7 @@ fn hits(criterion: &mut Criterion) {
     let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
     let root = SecretRef::current(SourceId(0), BackendPath::root());
     let permissions = Permissions { uid: 0, gid: 0, file_mode: 0o400 };
-    let trees = Trees::new(vec![Tree { at: vec![], root, permissions }]);
+    let trees = Trees::new(vec![Tree::of_place(vec![], root, permissions)]);
     let fs = SecretFs::new(trees, cache.clone(), 1 << 20);
     let folder = runtime.block_on(fs.lookup(INodeNo::ROOT, OsStr::new("api-key"))).unwrap().ino;
     let file = runtime.block_on(fs.lookup(folder, OsStr::new("value"))).unwrap().ino;

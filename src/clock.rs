@@ -15,6 +15,8 @@ pub struct Moment(NonZeroU64);
 impl Moment {
     /// When the machine booted, or a test began.
     pub const START: Self = Self(NonZeroU64::MIN);
+    /// Later than anything that is ever waited for.
+    pub const END: Self = Self(NonZeroU64::MAX);
 
     /// A moment `after` later; saturates at the end of time.
     pub fn plus(self, after: Duration) -> Self {

@@ -53,6 +53,14 @@ counters! {
         wipes,
         /// New versions found of secrets that were held.
         changes,
+        /// Secrets made on demand.
+        leases_made,
+        /// Leases made longer.
+        leases_renewed,
+        /// Leases given back before their end.
+        leases_revoked,
+        /// Leases that could not be made, renewed or given back when it was tried.
+        leases_failed,
         /// Calls of a backend that gave what was asked for.
         calls_ok,
         /// Calls answered with "no such secret".

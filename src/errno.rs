@@ -81,7 +81,7 @@ const fn row(name: &'static str, number: i32, when: &'static str) -> Row {
 }
 
 /// Every error that a program can see from us, once.
-pub const TABLE: [Row; 15] = [
+pub const TABLE: [Row; 16] = [
     row("ENOENT", libc::ENOENT, "no such secret or field; deleted or destroyed version"),
     row(
         "EACCES",
@@ -95,6 +95,7 @@ pub const TABLE: [Row; 15] = [
     ),
     row("ETIMEDOUT", libc::ETIMEDOUT, "no answer before the deadline"),
     row("EFBIG", libc::EFBIG, "the value or the backend's answer is larger than max_value_size allows"),
+    row("EDQUOT", libc::EDQUOT, "opening the file would make one lease more than max_leases allows"),
     row("EROFS", libc::EROFS, "any attempt to change something"),
     row("EINTR", libc::EINTR, "the caller got a signal while it waited for a backend"),
     row("ENAMETOOLONG", libc::ENAMETOOLONG, "a name longer than 255 bytes was asked for"),
@@ -126,6 +127,7 @@ impl Failure {
             Self::Backend(B::Unreachable(_) | B::Status(_) | B::Busy { .. } | B::Malformed(_)) => libc::EIO,
             Self::Backend(B::TimedOut(_)) | Self::DeadlinePassed => libc::ETIMEDOUT,
             Self::Backend(B::TooLarge { .. }) | Self::TooLarge { .. } => libc::EFBIG,
+            Self::Backend(B::TooManyLeases { .. }) => libc::EDQUOT,
             Self::ReadOnly => libc::EROFS,
             Self::Interrupted => libc::EINTR,
             Self::NameTooLong => libc::ENAMETOOLONG,
@@ -157,6 +159,7 @@ mod tests {
             (B::Malformed(""), "EIO"),
             (B::TooLarge { limit: 1 }, "EFBIG"),
             (B::TimedOut(Duration::ZERO), "ETIMEDOUT"),
+            (B::TooManyLeases { limit: 1 }, "EDQUOT"),
         ];
         for (error, name) in backend {
             assert_eq!(Failure::Backend(error).errno().name(), name);

@@ -3,7 +3,9 @@
 
 pub mod aws;
 pub mod faulty;
+pub mod issuer;
 mod json_fields;
+pub mod mint;
 mod retry_after;
 mod short_lived;
 pub mod store;
@@ -157,6 +159,14 @@ pub enum Error {
     /// No answer within this long.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
+    /// As many leases are held as may be.
+    #[error(
+        "{limit} leases are held, as many as `max_leases` allows: raise it, or find out who opens so many"
+    )]
+    TooManyLeases {
+        /// The configured limit.
+        limit: usize,
+    },
 }
 
 impl Error {
@@ -207,6 +217,20 @@ pub trait Backend: Send + Sync + 'static {
     async fn changed(&self) {
         std::future::pending().await
     }
+
+    /// The side that makes secrets when it is asked for them; `None`: it has none.
+    fn issuer(&self) -> Option<&dyn issuer::Issuer> {
+        None
+    }
+
+    /// Work of its own beside all questions, such as keeping its own token alive. Runs as long as the mount does.
+    async fn tend(&self) {
+        std::future::pending().await
+    }
+
+    /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Bounds
+    /// its own time; what goes wrong is logged.
+    async fn close(&self) {}
 
     /// Called now and then: erase what is held in clear and was not used of late, and close connections whose buffers may
     /// hold what was read a while ago. With a `now` that is far ahead, all of it.

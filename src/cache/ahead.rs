@@ -72,14 +72,14 @@ impl SecretCache {
 
     /// How much is asked of a backend to keep fresh what is in use ([`crate::freshness::load`]).
     pub fn load(&self, source: SourceId) -> u64 {
-        self.loads.get(source.0).map_or(0, |load| load.load(Ordering::Relaxed))
+        self.loads.get(source.index()).map_or(0, |load| load.load(Ordering::Relaxed))
     }
 
     /// Whether a backend may be asked now, ahead of need.
     pub fn may_ask_ahead(&self, source: SourceId) -> May {
         /// A probe is on its way; its outcome wakes nobody here.
         const LOOK: Duration = Duration::from_millis(100);
-        let Some(lane) = self.lanes.get(source.0) else { return May::Now };
+        let Some(lane) = self.lanes.get(source.index()) else { return May::Now };
         match lane.admits(Priority::Ahead) {
             Admission::Go { .. } => May::Now,
             Admission::Wait => May::NotBefore(self.clock.now().plus(LOOK)),
@@ -204,7 +204,7 @@ impl SecretCache {
     /// # Errors
     /// The backend gave no answer.
     pub async fn ask_versions(&self, folder: &SecretRef) -> Result<Option<(Vec<Job>, u32)>, Error> {
-        let Some(lane) = self.lanes.get(folder.source.0) else { return Ok(None) };
+        let Some(lane) = self.lanes.get(folder.source.index()) else { return Ok(None) };
         let backend = &lane.source.backend;
         let mut asking = self.asking(folder.source);
         let answer = lane.call_for_many(|| {
@@ -273,7 +273,7 @@ impl SecretCache {
 fn folder_of(question: &Question) -> Option<SecretRef> {
     let Question::Read(of) = question else { return None };
     let (folder, _) = of.path.split_last()?;
-    Some(SecretRef::current(of.source, folder))
+    Some(of.at(folder))
 }
 
 /// Whether a slot holds the version that is current, as far as the backend tells versions.

@@ -186,7 +186,11 @@ fn is_ill(error: &Error) -> bool {
     match error {
         Error::Unreachable(_) | Error::TimedOut(_) | Error::Malformed(_) | Error::Busy { .. } => true,
         Error::Status(status) => *status >= 500 || matches!(status, 408 | 429),
-        Error::NotFound | Error::Forbidden | Error::Refused(_) | Error::TooLarge { .. } => false,
+        Error::NotFound
+        | Error::Forbidden
+        | Error::Refused(_)
+        | Error::TooLarge { .. }
+        | Error::TooManyLeases { .. } => false,
     }
 }
 

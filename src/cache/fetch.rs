@@ -52,7 +52,7 @@ impl SecretCache {
         };
         // A reader who joined somebody that nobody waits for asks for itself: its own question may be answered by now.
         let unheard = answer.is_outage() && asker >= Priority::Lease;
-        let load = self.loads.get(question.of().source.0).cloned().unwrap_or_default();
+        let load = self.loads.get(question.of().source.index()).cloned().unwrap_or_default();
         let ahead = answer.is_kept() && question.of().version.is_none();
         let mut slot = Slot::new(answer, asking, now, (freshness.clone(), life), load);
         if asker != Priority::Reader
@@ -86,7 +86,7 @@ impl SecretCache {
 
     pub(super) async fn fetch(&self, question: &Question, asker: Priority) -> (Answer, Asking) {
         let of = question.of();
-        let lane = self.lanes.get(of.source.0);
+        let lane = self.lanes.get(of.source.index());
         let mut asking = Asking { began: self.clock.now(), wall: SystemTime::now(), generation: None };
         let Some(lane) = lane else { return (negative(question, Error::NotFound), asking) };
         let backend = &lane.source.backend;

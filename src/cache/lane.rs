@@ -59,6 +59,18 @@ impl Lane {
         self.call_within(Priority::Ahead, Some(LONGEST_FOR_MANY), ask).await
     }
 
+    /// As [`Self::call`], however long the answer takes.
+    pub(super) async fn call_to_its_end<T, F>(
+        &self,
+        asker: Priority,
+        ask: impl FnOnce() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.call_within(asker, None, ask).await
+    }
+
     async fn call_within<T, F>(
         &self,
         asker: Priority,

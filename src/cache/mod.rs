@@ -6,6 +6,7 @@
 //! deadline that it owns.
 
 mod ahead;
+mod ask;
 mod bookmark;
 mod breaker;
 mod fetch;
@@ -13,6 +14,7 @@ mod gate;
 mod lane;
 mod news;
 mod peek;
+mod reference;
 mod schedule;
 mod slot;
 
@@ -31,7 +33,6 @@ use crate::backend::{Backend, Error, Listing};
 use crate::clock::{Clock, Moment};
 use crate::counters::Counters;
 use crate::freshness::Freshness;
-use crate::path::BackendPath;
 use crate::secret::{Secret, Version};
 pub use ahead::{Done, May};
 pub use bookmark::Bookmark;
@@ -39,31 +40,10 @@ pub use gate::Priority;
 use lane::Lane;
 use news::Subscribers;
 pub use news::{Changed, Held, SourceState};
+pub use reference::{DemandId, SecretRef, SourceId};
 pub use schedule::Job;
 use schedule::Schedule;
 use slot::{Answer, Look, Slot};
-
-/// Which of the mount's backends: an index into the sources the cache was built with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SourceId(pub usize);
-
-/// One secret or folder in one backend.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SecretRef {
-    /// Which backend.
-    pub source: SourceId,
-    /// Where in it.
-    pub path: BackendPath,
-    /// Which version; `None` is the current one, whichever that is.
-    pub version: Option<Version>,
-}
-
-impl SecretRef {
-    /// The current version of what lies at `path`.
-    pub fn current(source: SourceId, path: BackendPath) -> Self {
-        Self { source, path, version: None }
-    }
-}
 
 /// A whole secret at one version, with what is known about its freshness. Shared, immutable, erased with its last holder.
 #[derive(Debug)]
@@ -221,7 +201,12 @@ impl SecretCache {
 
     /// The name and kind of a backend; `None` for an id of another cache.
     pub fn source(&self, id: SourceId) -> Option<&Source> {
-        self.lanes.get(id.0).map(|lane| &lane.source)
+        self.lanes.get(id.index()).map(|lane| &lane.source)
+    }
+
+    /// Every backend.
+    pub fn backends(&self) -> Vec<Arc<dyn Backend>> {
+        self.lanes.iter().map(|lane| lane.source.backend.clone()).collect()
     }
 
     /// Every secret that is held now.
@@ -438,7 +423,7 @@ impl SecretCache {
     }
 
     fn rests(&self, question: &Question) -> bool {
-        self.lanes.get(question.of().source.0).is_some_and(Lane::rests)
+        self.lanes.get(question.of().source.index()).is_some_and(Lane::rests)
     }
 
     fn generation(&self, question: &Question) -> Option<u64> {
@@ -453,7 +438,8 @@ impl SecretCache {
         // Once for all: a store looks at its file for it.
         let generations: HashMap<usize, Option<u64>> =
             self.lanes.iter().enumerate().map(|(at, lane)| (at, lane.source.backend.generation())).collect();
-        let generation = |question: &Question| generations.get(&question.of().source.0).copied().flatten();
+        let generation =
+            |question: &Question| generations.get(&question.of().source.index()).copied().flatten();
         self.schedule().advance(now, generation, chance, || self.counters.wipes.count())
     }
 
@@ -475,7 +461,7 @@ impl SecretCache {
 }
 
 /// A number from 0 to 1 that nobody outside can foresee.
-fn chance() -> f64 {
+pub fn chance() -> f64 {
     static TURN: AtomicU64 = AtomicU64::new(0);
     thread_local! {
         static KEY: RandomState = RandomState::new();

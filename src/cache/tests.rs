@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::backend::faulty::Faulty;
+use crate::path::BackendPath;
 
 fn cache(limits: Limits) -> (Arc<Faulty>, Clock, Arc<SecretCache>) {
     let backend = Arc::new(Faulty::new());

@@ -108,8 +108,8 @@ pub(super) fn plan(
             gid: options.gid.or(tree.group).or(mount.gid).unwrap_or(own_gid),
             file_mode: u16::try_from(options.mode.unwrap_or(tree.mode)).unwrap_or(0o400),
         };
-        let root = SecretRef::current(SourceId(source), tree.source);
-        trees.push(Tree { at: tree.path, root, permissions });
+        let root = SecretRef::current(SourceId::new(source), tree.source);
+        trees.push(Tree::of_place(tree.path, root, permissions));
     }
     Ok(Plan {
         source: mounts::source_option(source),
@@ -129,6 +129,8 @@ pub(super) fn plan(
         backends,
         trees,
         promises,
+        demands: vec![],
+        lease_limits: vec![],
         hooks: settings.hooks,
     })
 }

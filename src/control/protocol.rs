@@ -99,6 +99,9 @@ pub enum Found {
 pub struct Target {
     /// Which backend, by its number in `status`.
     pub backend: usize,
+    /// In which way it is asked for, where the mount's configuration has several.
+    #[serde(default)]
+    pub demand: u32,
     /// Where in it, segment by segment.
     pub segments: Vec<String>,
     /// An older version; `None` for the current one.

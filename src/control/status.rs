@@ -200,7 +200,9 @@ fn held_list(control: &Control, sources: &[SourceState], held: &[Held]) -> HeldL
         let paths = control.trees.paths_of(&held.of).into_iter().map(|(_, names)| names.join("/"));
         let line = HeldLine {
             paths: paths.collect(),
-            backend: sources.get(held.of.source.0).map_or_else(String::new, |source| source.name.clone()),
+            backend: sources
+                .get(held.of.source.index())
+                .map_or_else(String::new, |source| source.name.clone()),
             backend_path: held.of.path.to_string(),
             version: held.version.to_string(),
             fetched: spelled(held.fetched),

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::Control;
 use super::protocol::{Found, MAX_PATH, Outcome, Refusal, RefusalKind, Reply, Target};
-use crate::cache::{Held, SecretRef, SourceId};
+use crate::cache::{DemandId, Held, SecretRef, SourceId};
 use crate::errno::Failure;
 use crate::fs::RefsAt;
 use crate::path::BackendPath;
@@ -107,7 +107,7 @@ impl Targets<'_> {
                     break;
                 }
                 // Where credentials may not list, its secrets are still refreshed.
-                self.push(SecretRef::current(folder.source, above), true, true, None);
+                self.push(folder.at(above), true, true, None);
             }
         }
     }
@@ -117,7 +117,8 @@ impl Targets<'_> {
         let asked = paths.iter().find(|(_, names)| in_line(names, self.asked)).or(paths.first());
         let path = asked.map(|(_, names)| names.join("/")).unwrap_or_default();
         self.found.push(Target {
-            backend: of.source.0,
+            backend: of.source.index(),
+            demand: of.demand.0,
             segments: of.path.segments().map(str::to_owned).collect(),
             version: of.version.map(|version| version.to_string()),
             listing,
@@ -136,7 +137,8 @@ impl Targets<'_> {
         });
         let mut seen = HashSet::new();
         found.retain(|target| {
-            seen.insert((target.backend, target.segments.clone(), target.version.clone(), target.listing))
+            let Target { backend, demand, segments, version, listing, .. } = target;
+            seen.insert((*backend, *demand, segments.clone(), version.clone(), *listing))
         });
         found
     }
@@ -165,7 +167,8 @@ pub(super) async fn refresh(control: &Control, targets: Vec<Target>) -> Vec<Outc
 
 async fn refresh_now(control: &Control, target: Target) -> Result<Outcome, Failure> {
     let of = SecretRef {
-        source: SourceId(target.backend),
+        source: SourceId::new(target.backend),
+        demand: DemandId(target.demand),
         path: BackendPath::from_segments(target.segments).map_err(|_| Failure::NoEntry)?,
         version: target.version.map(Version::new),
     };

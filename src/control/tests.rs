@@ -31,10 +31,12 @@ fn world(trees: &[(&str, &str)]) -> World {
     clock.advance(Duration::from_secs(1000));
     let source = Source { name: "test".into(), backend: backend.clone() };
     let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), clock));
-    let tree = |(at, path): &(&str, &str)| Tree {
-        at: at.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
-        root: SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
-        permissions: Permissions { uid: 7, gid: 8, file_mode: 0o400 },
+    let tree = |(at, path): &(&str, &str)| {
+        Tree::of_place(
+            at.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
+            Permissions { uid: 7, gid: 8, file_mode: 0o400 },
+        )
     };
     let trees = Trees::new(trees.iter().map(tree).collect());
     let control = Control {
@@ -262,6 +264,7 @@ async fn a_wrong_question_is_told_what_is_wrong() {
     let world = world(&[("", "")]);
     let many = Target {
         backend: 0,
+        demand: 0,
         segments: vec![],
         version: None,
         listing: true,

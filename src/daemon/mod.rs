@@ -10,15 +10,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
+
 use crate::backend::aws::Aws;
 use crate::backend::store::Store;
 use crate::backend::{Backend, Error, vault};
-use crate::cache::{SecretCache, Source};
+use crate::cache::{SecretCache, SecretRef, Source};
 use crate::clock::Clock;
 use crate::control::{self, Control};
 use crate::fs::SecretFs;
 use crate::fuse::{self, Unmounted};
 use crate::hooks::Hooks;
+use crate::leases::Leases;
 use crate::pattern;
 use crate::refresh::Refresher;
 use crate::tree::{Tree, Trees};
@@ -28,6 +31,8 @@ use signals::Signals;
 
 /// How long the end of a mount waits for hooks: they are killed a second after they were told to end.
 const PATIENCE_WITH_HOOKS: Duration = Duration::from_secs(2);
+/// How long it waits for leases to be given back, and then for tokens.
+const PATIENCE_WITH_LEASES: Duration = Duration::from_secs(10);
 
 /// Why a mount could not be made or ended badly. One line; says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -84,13 +89,18 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let cache = SecretCache::new(sources, limits, Clock::System)
         .with_policy(Box::new(move |of| of_trees.freshness_of(of)));
     let cache = Arc::new(cache);
+    let of_trees = trees.clone();
+    let terms = Box::new(move |of: &SecretRef| of_trees.terms_of(of));
+    let leases = Arc::new(Leases::new(cache.clone(), plan.demands, plan.lease_limits, terms));
     // What is relative is so to our folder, not to that of a hook.
     let whole = std::path::absolute(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
     let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), whole).map_err(Failure::Hooks)?;
     let hooks = Arc::new(hooks);
     // From the start: what nobody hears is lost.
     let mut news = cache.subscribe();
-    let fs = SecretFs::new(trees.clone(), cache.clone(), max_value_size).with_pair_window(plan.pair_window);
+    let fs = SecretFs::new(trees.clone(), cache.clone(), max_value_size)
+        .with_pair_window(plan.pair_window)
+        .with_leases(leases.clone());
     let mut late = fs.subscribe_to_late();
     let fs = Arc::new(fs);
     let mut signals = {
@@ -115,7 +125,10 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         ),
     }
     let running_hooks = runtime.spawn(hooks.clone().run(cache.subscribe()));
-    runtime.spawn(Refresher::new(cache.clone()).run());
+    runtime.spawn(Refresher::new(cache.clone(), leases.clone()).run());
+    for backend in cache.backends() {
+        runtime.spawn(async move { backend.tend().await });
+    }
     let control = mounted.device().map(|device| {
         let since = SystemTime::now();
         let hooks = hooks.clone();
@@ -169,6 +182,8 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     }
     let cannot = |error| Failure::Unmount { at: at.clone(), error };
     mounted.detach().map_err(cannot)?;
+    // After that nobody opens anything; before the end of the loop, which makes what is still on its way.
+    runtime.block_on(give_all_back(&cache, &leases));
     // At once: whoever has a file open keeps that one's bytes only, and may keep us for a while yet.
     fs.flush();
     let ended = mounted.unmount().map_err(cannot)?;
@@ -179,6 +194,22 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         tracing::warn!(mountpoint = %at, "was in use: detached; files still open in it give errors from now on");
     }
     Ok(())
+}
+
+/// Gives back every lease, and what backends had for the mount; says what could not be given back.
+async fn give_all_back(cache: &SecretCache, leases: &Leases) {
+    for left in leases.revoke_all(PATIENCE_WITH_LEASES).await {
+        let backend = cache.source(left.of.source).map_or("", |source| &source.name);
+        tracing::error!(
+            backend = %backend,
+            path = %left.of.path,
+            "a lease is not revoked, and lives until its end: {}", left.error
+        );
+    }
+    let closing = cache.backends().into_iter().map(|backend| async move { backend.close().await });
+    if tokio::time::timeout(PATIENCE_WITH_LEASES, join_all(closing)).await.is_err() {
+        tracing::error!("a backend does not take back what was had for the mount, such as a token");
+    }
 }
 
 /// What a backend says of the root of one tree.
@@ -202,7 +233,7 @@ pub fn check(plan: Plan, connect: bool) -> Result<Vec<Check>, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ask = |tree: Tree| {
-        let answer = match sources.get(tree.root.source.0) {
+        let answer = match sources.get(tree.root.source.index()) {
             Some(source) => runtime.block_on(async {
                 let listing = source.backend.list(&tree.root.path);
                 tokio::time::timeout(plan.deadline, listing)

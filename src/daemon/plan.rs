@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::backend::issuer::Demand;
 use crate::backend::{aws, store, vault};
 use crate::cache::Limits;
-use crate::hooks;
 use crate::tree::Tree;
 use crate::tree::promises::Promises;
+use crate::{hooks, leases};
 
 /// Everything about one mount.
 pub struct Plan {
@@ -32,6 +33,11 @@ pub struct Plan {
     pub trees: Vec<Tree>,
     /// How old what they show may be.
     pub promises: Promises,
+    /// The ways in which secrets are made on demand that are not plain; a tree's `DemandId` is an index into this, counted
+    /// from 1.
+    pub demands: Vec<Demand>,
+    /// What holds for the leases of each backend, in the order of `backends`.
+    pub lease_limits: Vec<leases::Limits>,
     /// Who is told of changes.
     pub hooks: Vec<hooks::Config>,
 }

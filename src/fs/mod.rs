@@ -24,6 +24,7 @@ use std::time::SystemTime;
 use crate::access::Permissions;
 use crate::cache::{SecretCache, SecretRef, Snapshot};
 use crate::errno::Failure;
+use crate::leases::Leases;
 use crate::render::{self, Meta, View};
 use crate::secret::Secret;
 use crate::tree::inode::{INodeNo, INodeTable, Node, Place};
@@ -83,6 +84,7 @@ pub struct Opened {
 pub struct SecretFs {
     trees: Trees,
     cache: Arc<SecretCache>,
+    leases: Arc<Leases>,
     inodes: INodeTable,
     handles: Handles,
     pairs: Arc<Pairs>,
@@ -101,12 +103,19 @@ impl SecretFs {
         Self {
             trees,
             pairs: Arc::new(Pairs::new(PAIR_WINDOW, cache.subscribe())),
+            leases: Arc::new(Leases::plain(cache.clone())),
             cache,
             inodes,
             handles: Handles::default(),
             max_value_size,
             mounted: SystemTime::now(),
         }
+    }
+
+    /// The same filesystem with the secrets that are made on demand.
+    #[must_use]
+    pub fn with_leases(self, leases: Arc<Leases>) -> Self {
+        Self { leases, ..self }
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).

@@ -214,12 +214,12 @@ impl SecretFs {
     pub(super) fn above(&self, tree: TreeId, of: &SecretRef) -> Option<(SecretRef, Box<str>)> {
         let is_root = of.version.is_some() || self.trees.get(tree).is_none_or(|tree| tree.root == *of);
         let (path, name) = of.path.split_last().filter(|_| !is_root)?;
-        Some((SecretRef::current(of.source, path), name))
+        Some((of.at(path), name))
     }
 
     pub(super) fn child(&self, of: &SecretRef, name: &str) -> Result<SecretRef, Failure> {
         let path = of.path.child(name).map_err(|_| Failure::NoEntry)?;
-        Ok(SecretRef::current(of.source, path))
+        Ok(of.at(path))
     }
 }
 

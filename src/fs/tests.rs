@@ -29,10 +29,12 @@ pub(super) fn limited_world(trees: &[(&[&str], &str)], limits: Limits) -> World 
     clock.advance(Duration::from_secs(1000));
     let source = Source { name: "test".into(), backend: backend.clone() };
     let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
-    let tree = |(at, path): &(&[&str], &str)| Tree {
-        at: at.iter().map(|s| (*s).to_owned()).collect(),
-        root: SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
-        permissions: Permissions { uid: 7, gid: 8, file_mode: 0o400 },
+    let tree = |(at, path): &(&[&str], &str)| {
+        Tree::of_place(
+            at.iter().map(|s| (*s).to_owned()).collect(),
+            SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap()),
+            Permissions { uid: 7, gid: 8, file_mode: 0o400 },
+        )
     };
     let fs = SecretFs::new(Trees::new(trees.iter().map(tree).collect()), cache, 1024);
     World { backend, clock, fs }

@@ -98,7 +98,7 @@ impl SecretFs {
         let mut path = shown.root.path.clone();
         let folders = below.segments().map_while(|segment| {
             path = path.child(segment).ok()?;
-            Some(Place::Directory { tree, of: SecretRef::current(of.source, path.clone()) })
+            Some(Place::Directory { tree, of: of.at(path.clone()) })
         });
         let mut at = INodeNo::ROOT;
         for (name, place) in iter::zip(&touch.path, junctions.chain(root).chain(folders)) {

@@ -30,10 +30,9 @@ fn world(hooks: impl FnOnce(&Path) -> Vec<Config>) -> World {
     let backend = Arc::new(Faulty::new());
     let source = Source { name: "test".into(), backend: backend.clone() };
     let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
-    let tree = |at: &str, path: &str| Tree {
-        at: vec![at.to_owned()],
-        root: of(path),
-        permissions: Permissions { uid: 0, gid: 0, file_mode: 0o400 },
+    let tree = |at: &str, path: &str| {
+        let permissions = Permissions { uid: 0, gid: 0, file_mode: 0o400 };
+        Tree::of_place(vec![at.to_owned()], of(path), permissions)
     };
     // The hooks look every 100 ms for what changed while it was not held.
     let freshness = Freshness { ttl: Duration::from_millis(200), ..Freshness::default() };

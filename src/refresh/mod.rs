@@ -15,11 +15,13 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::backend::Error;
 use crate::cache::{Job, SecretCache, SecretRef, SourceId};
+use crate::leases::Leases;
 use queue::{Queue, Work};
 
 /// The loop, to be spawned by the daemon.
 pub struct Refresher {
     cache: Arc<SecretCache>,
+    leases: Arc<Leases>,
     queues: Vec<Queue>,
     running: FuturesUnordered<Running>,
 }
@@ -28,8 +30,10 @@ type Running = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
 /// What something that ran in the background came to.
 enum Finished {
-    /// A job: whatever came of it, the cache has noted.
+    /// A job: whatever came of it, the cache (or the book of leases) has noted.
     Job,
+    /// What secrets of a backend were made with may have ended.
+    Parents(SourceId),
     /// The versions of a folder.
     Versions(SecretRef, Vec<Job>, Result<Option<(Vec<Job>, u32)>, Error>),
     /// A backend has counted a change, and this is behind now.
@@ -37,19 +41,20 @@ enum Finished {
 }
 
 impl Refresher {
-    /// Over all backends of a cache.
-    pub fn new(cache: Arc<SecretCache>) -> Self {
+    /// Over all backends of a cache, and all leases over it.
+    pub fn new(cache: Arc<SecretCache>, leases: Arc<Leases>) -> Self {
         let sources = cache.source_states().len();
-        let queues = (0..sources).map(|source| Queue::new(SourceId(source))).collect();
-        Self { cache, queues, running: FuturesUnordered::new() }
+        let queues = (0..sources).map(|source| Queue::new(SourceId::new(source))).collect();
+        Self { cache, leases, queues, running: FuturesUnordered::new() }
     }
 
     /// Runs until dropped. Nothing in it waits for a backend but what is in flight.
     pub async fn run(mut self) {
-        for source in (0..self.queues.len()).map(SourceId) {
+        for source in (0..self.queues.len()).map(SourceId::new) {
             if self.cache.counts_changes(source) {
                 self.running.push(Box::pin(changed(self.cache.clone(), source)));
             }
+            self.running.push(Box::pin(parents_changed(self.cache.clone(), source)));
         }
         loop {
             let now = self.cache.clock().now();
@@ -57,6 +62,15 @@ impl Refresher {
             self.cache.drop_emptied().await;
             for job in self.cache.take_jobs() {
                 self.enqueue(job);
+            }
+            let (errands, look) = self.leases.due(now);
+            next = [next, look].into_iter().flatten().min();
+            for errand in errands {
+                let leases = self.leases.clone();
+                self.running.push(Box::pin(async move {
+                    leases.act(errand).await;
+                    Finished::Job
+                }));
             }
             for queue in &mut self.queues {
                 loop {
@@ -73,6 +87,7 @@ impl Refresher {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.cache.woken() => {}
+                () = self.leases.woken() => {}
                 Some(finished) = self.running.next() => self.take(finished),
             }
         }
@@ -81,9 +96,13 @@ impl Refresher {
     fn take(&mut self, finished: Finished) {
         match finished {
             Finished::Job => {}
+            Finished::Parents(source) => {
+                self.leases.look_again();
+                self.running.push(Box::pin(parents_changed(self.cache.clone(), source)));
+            }
             Finished::Versions(folder, due, answer) => {
                 let now = self.cache.clock().now();
-                if let Some(queue) = self.queues.get_mut(folder.source.0) {
+                if let Some(queue) = self.queues.get_mut(folder.source.index()) {
                     queue.answered(now, folder, due, answer);
                 }
             }
@@ -95,7 +114,7 @@ impl Refresher {
     }
 
     fn enqueue(&mut self, job: Job) {
-        if let Some(queue) = self.queues.get_mut(job.source().0) {
+        if let Some(queue) = self.queues.get_mut(job.source().index()) {
             queue.push(job);
         }
     }
@@ -117,6 +136,14 @@ fn start(cache: Arc<SecretCache>, work: Work) -> Running {
             }
         }
     })
+}
+
+async fn parents_changed(cache: Arc<SecretCache>, source: SourceId) -> Finished {
+    match cache.source(source).and_then(|found| found.backend.issuer()) {
+        Some(issuer) => issuer.parents_changed().await,
+        None => std::future::pending().await,
+    }
+    Finished::Parents(source)
 }
 
 async fn changed(cache: Arc<SecretCache>, source: SourceId) -> Finished {

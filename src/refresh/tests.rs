@@ -12,6 +12,7 @@ use crate::backend::faulty::Faulty;
 use crate::cache::{Changed, Limits, Source};
 use crate::clock::Clock;
 use crate::freshness::Freshness;
+use crate::leases::Leases;
 use crate::path::BackendPath;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -43,7 +44,7 @@ impl World {
         let limits = Limits { freshness, ..Limits::default() };
         let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
         let news = cache.subscribe();
-        tokio::spawn(Refresher::new(cache.clone()).run());
+        tokio::spawn(Refresher::new(cache.clone(), Arc::new(Leases::plain(cache.clone()))).run());
         Self { backend, clock, cache, news }
     }
 

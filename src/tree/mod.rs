@@ -7,10 +7,12 @@ pub mod promises;
 pub mod shown;
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use crate::access::Permissions;
 use crate::cache::SecretRef;
 use crate::freshness::Freshness;
+use crate::lease::Terms;
 use crate::path::BackendPath;
 use name::Decoded;
 use promises::Promises;
@@ -24,6 +26,29 @@ pub struct Tree {
     pub root: SecretRef,
     /// Owner and mode of everything in it.
     pub permissions: Permissions,
+    /// What the root is.
+    pub shows: Shows,
+    /// The names of the fields of secrets that are made on demand, where the configuration says them.
+    pub fields: Option<Arc<[String]>>,
+    /// What the configuration says of leases in it.
+    pub terms: Terms,
+}
+
+/// What a tree shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shows {
+    /// All that lies at and below a place; the backend says whether it is kept there or made on demand.
+    #[default]
+    Place,
+    /// One secret, which is made on demand.
+    Secret,
+}
+
+impl Tree {
+    /// All that lies at and below `root`, shown at `at`.
+    pub fn of_place(at: Vec<String>, root: SecretRef, permissions: Permissions) -> Self {
+        Self { at, root, permissions, shows: Shows::Place, fields: None, terms: Terms::default() }
+    }
 }
 
 /// Which of the mount's trees.
@@ -63,9 +88,21 @@ impl Trees {
     /// How old the answers about a secret or folder may be, so that no place that shows it is older than it promises. Of
     /// an older version that is what its secret has. Costs one look at each tree.
     pub fn freshness_of(&self, of: &SecretRef) -> Freshness {
-        let places = self.paths_of(&SecretRef::current(of.source, of.path.clone()));
+        let places = self.paths_of(&of.newest());
         let promised = places.into_iter().map(|(tree, path)| self.1.at(tree, &path.join("/")));
         promised.reduce(promises::stricter).unwrap_or_else(|| self.1.of_mount())
+    }
+
+    /// What is said of a lease: where several places show it, its successor comes as early and it is kept as long as any of
+    /// them says.
+    pub fn terms_of(&self, of: &SecretRef) -> Terms {
+        let places = self.paths_of(&of.newest());
+        let said = places.into_iter().filter_map(|(tree, _)| self.get(tree)).map(|tree| tree.terms);
+        said.reduce(|one, other| Terms {
+            overlap: one.overlap.into_iter().chain(other.overlap).max(),
+            idle_revoke: one.idle_revoke.zip(other.idle_revoke).map(|(one, other)| one.max(other)),
+        })
+        .unwrap_or_default()
     }
 
     /// One tree; `None` for an id of another mount.
@@ -84,7 +121,8 @@ impl Trees {
     /// Every path in the mount, as file names from its root, at which a secret or folder is shown: one for each tree over
     /// it. Of an older version that is the directory below `.versions`.
     pub fn paths_of(&self, of: &SecretRef) -> Vec<(TreeId, Vec<String>)> {
-        let shown = self.0.iter().enumerate().filter(|(_, tree)| tree.root.source == of.source);
+        let shown = self.0.iter().enumerate();
+        let shown = shown.filter(|(_, tree)| (tree.root.source, tree.root.demand) == (of.source, of.demand));
         let paths = shown.filter_map(|(id, tree)| {
             let below = of.path.strip_prefix(&tree.root.path)?;
             let names = tree.at.iter().cloned().chain(below.segments().map(name::encode));
@@ -102,7 +140,7 @@ impl Trees {
         let below = path.get(tree.at.len()..)?.iter();
         let path =
             below.map(|name| name::decode(OsStr::new(name))).try_fold(tree.root.path.clone(), child)?;
-        Some(SecretRef::current(tree.root.source, path))
+        Some(tree.root.at(path))
     }
 
     /// The names in the junction at `path`, sorted, each once.
@@ -140,10 +178,12 @@ mod tests {
     use crate::secret::Version;
 
     fn trees(paths: &[&[&str]]) -> Trees {
-        let tree = |path: &&[&str]| Tree {
-            at: path.iter().map(|s| (*s).to_owned()).collect(),
-            root: SecretRef::current(SourceId(0), BackendPath::root()),
-            permissions: Permissions { uid: 1, gid: 2, file_mode: 0o400 },
+        let tree = |path: &&[&str]| {
+            Tree::of_place(
+                path.iter().map(|s| (*s).to_owned()).collect(),
+                SecretRef::current(SourceId(0), BackendPath::root()),
+                Permissions { uid: 1, gid: 2, file_mode: 0o400 },
+            )
         };
         Trees::new(paths.iter().map(tree).collect())
     }

@@ -145,7 +145,7 @@ impl Run {
         };
         let cache = Arc::new(SecretCache::new(vec![source], limits, clock.clone()));
         let permissions = Permissions { uid: 7, gid: 8, file_mode: 0o400 };
-        let trees = Trees::new(vec![Tree { at: vec![], root: of(""), permissions }]);
+        let trees = Trees::new(vec![Tree::of_place(vec![], of(""), permissions)]);
         let fs = SecretFs::new(trees, cache.clone(), MAX_SIZE);
         let root =
             Known { ino: INodeNo::ROOT, place: Place::Directory(String::new()), lookups: 1, told: None };

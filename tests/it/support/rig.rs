@@ -45,11 +45,11 @@ impl Rig {
         let cache = Arc::new(SecretCache::new(vec![source], limits, Clock::System));
         let news = Mutex::new(cache.subscribe());
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let tree = Tree {
-            at: tree.iter().map(|name| (*name).to_owned()).collect(),
-            root: of(""),
-            permissions: Permissions { uid, gid, file_mode: 0o400 },
-        };
+        let tree = Tree::of_place(
+            tree.iter().map(|name| (*name).to_owned()).collect(),
+            of(""),
+            Permissions { uid, gid, file_mode: 0o400 },
+        );
         let fs = Arc::new(SecretFs::new(Trees::new(vec![tree]), cache.clone(), 1 << 20));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,0 +1,320 @@
+//! Owns what is done about leases: finds what is due, does it, and takes note of what came of it.
+//! Does not know who waits, and decides nothing about times: `crate::lease` does.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::entry::{Doing, Entry, Failed, Held};
+use super::{Book, Leases};
+use crate::backend::Error;
+use crate::backend::issuer::{Issued, LeaseId};
+use crate::cache::{Changed, Priority, SecretRef, chance};
+use crate::clock::Moment;
+use crate::freshness;
+use crate::lease::{Action, FLOOR, Grant, Lease};
+use crate::secret::Version;
+
+/// The longest pause between tries to make what there is none of.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What could not be made, and what nobody has asked for since, is forgotten after this.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Renewing is given up after this: it is tried again, and nobody waits for it.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(5);
+
+/// Something that is to be done about one lease.
+#[derive(Debug)]
+pub struct Errand {
+    of: SecretRef,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    Make { asker: Priority },
+    Renew(LeaseId),
+    Revoke(LeaseId),
+}
+
+impl Errand {
+    /// Which secret it is about.
+    pub fn of(&self) -> &SecretRef {
+        &self.of
+    }
+}
+
+/// What one look at an entry found.
+enum Found {
+    Now { task: Task, urgent: bool, due: Moment },
+    Later(Moment),
+    Gone,
+}
+
+impl Leases {
+    /// Erases what has ended by `now`; what is to be done now, and when to look again. Whoever takes an errand does it.
+    pub fn due(&self, now: Moment) -> (Vec<Errand>, Option<Moment>) {
+        let mut book = self.book();
+        if !book.changed && book.next.is_none_or(|next| now < next) {
+            return (vec![], book.next);
+        }
+        book.changed = false;
+        let Book { entries, pace, closing, .. } = &mut *book;
+        let mut found = Vec::new();
+        let mut next: Option<Moment> = None;
+        entries.retain(|of, entry| match self.look(of, entry, now, *closing) {
+            Found::Now { task, urgent, due } => {
+                found.push((due, urgent, of.clone(), task));
+                true
+            }
+            Found::Later(at) => {
+                next = next.into_iter().chain([at]).min();
+                true
+            }
+            Found::Gone => false,
+        });
+        // What is nearest to its end first.
+        found.sort_by_key(|(due, urgent, ..)| (!urgent, *due));
+        let mut errands = Vec::new();
+        for (_, urgent, of, task) in found {
+            if !urgent {
+                let gap = freshness::gap(self.load(entries, &of));
+                let paced = pace.entry(of.source).or_insert(Moment::START);
+                if now < *paced {
+                    next = next.into_iter().chain([*paced]).min();
+                    continue;
+                }
+                *paced = now.plus(gap);
+            }
+            if let Some(entry) = entries.get_mut(&of) {
+                entry.doing = match task {
+                    Task::Make { .. } => Doing::Making,
+                    Task::Renew(_) => Doing::Renewing,
+                    Task::Revoke(_) => Doing::Revoking,
+                };
+            }
+            errands.push(Errand { of, task });
+        }
+        book.next = next;
+        (errands, next)
+    }
+
+    /// Does it. Not to be dropped before it is done: what is made would be lost.
+    pub async fn act(&self, errand: Errand) {
+        let of = errand.of;
+        match errand.task {
+            Task::Make { asker } => self.make(&of, asker).await,
+            Task::Renew(id) => self.renew(&of, &id).await,
+            Task::Revoke(id) => {
+                let outcome = self.give_back(&of, &id).await;
+                self.take_note(&of, |_, entry| {
+                    entry.doing = Doing::Nothing;
+                    match outcome {
+                        // An open may have come between: what it waits for is made anew.
+                        Ok(()) => entry.current = None,
+                        Err(_) => self.note_failure(&of, entry),
+                    }
+                });
+            }
+        }
+    }
+
+    fn look(&self, of: &SecretRef, entry: &mut Entry, now: Moment, closing: bool) -> Found {
+        for held in [&mut entry.current, &mut entry.previous].into_iter().flatten() {
+            let parent = self.parent_end(of.source, held.parent);
+            if parent.is_err() && held.secret.is_some() {
+                held.lease.died(now);
+            }
+            if held.lease.good_until(parent.unwrap_or(None)).is_some_and(|end| now >= end) {
+                held.secret = None;
+            }
+        }
+        entry.previous.take_if(|held| held.secret.is_none());
+        if entry.doing != Doing::Nothing || closing {
+            return Found::Later(next_end(entry).unwrap_or(Moment::END));
+        }
+        if entry.wanted {
+            let task = Task::Make { asker: Priority::Reader };
+            return Found::Now { task, urgent: true, due: now };
+        }
+        let Some(held) = &entry.current else {
+            let forgotten = entry.failed.as_ref().map(|failed| failed.ended.plus(REMEMBERED));
+            let kept = forgotten.filter(|at| now < *at || entry.done.receiver_count() > 0);
+            return match (kept, &entry.previous) {
+                (Some(at), _) => Found::Later(at),
+                (None, Some(_)) => Found::Later(next_end(entry).unwrap_or(Moment::END)),
+                (None, None) => Found::Gone,
+            };
+        };
+        let parent = self.parent_end(of.source, held.parent).unwrap_or(None);
+        let terms = (self.terms)(of);
+        let step = held.lease.next(&terms, parent, entry.used, now);
+        if now < step.at {
+            return Found::Later(next_end(entry).map_or(step.at, |end| end.min(step.at)));
+        }
+        let end = held.lease.good_until(parent).unwrap_or(Moment::END);
+        let last = end.minus(end.since(held.lease.made()) / 20);
+        let due = |task| Found::Now { task, urgent: now >= last, due: step.at };
+        match (step.action, &held.id) {
+            (Action::Renew, Some(id)) => due(Task::Renew(id.clone())),
+            (Action::Revoke, Some(id)) => due(Task::Revoke(id.clone())),
+            (Action::Renew | Action::Replace, _) => due(Task::Make { asker: Priority::Lease }),
+            (Action::Revoke | Action::Forget, _) => Found::Gone,
+        }
+    }
+
+    async fn make(&self, of: &SecretRef, asker: Priority) {
+        let (path, demand) = (of.path.clone(), self.demand(of));
+        let mut asked = (self.cache.clock().now(), SystemTime::now());
+        let asking = async |backend: Arc<dyn crate::backend::Backend>| {
+            asked = (self.cache.clock().now(), SystemTime::now());
+            match backend.issuer() {
+                Some(issuer) => issuer.issue(&path, &demand).await,
+                None => Err(Error::NotFound),
+            }
+        };
+        let made = self.cache.ask(of.source, asker, asking).await;
+        let counters = self.cache.counters();
+        let mut changed = None;
+        let mut unwanted = None;
+        match made {
+            Ok(issued) => {
+                counters.leases_made.count();
+                self.take_note(of, |closing, entry| {
+                    if closing && !self.limits(of.source).keep_leases {
+                        unwanted = issued.lease.clone();
+                    }
+                    let held = held(issued, asked, entry.current.is_none());
+                    let version = held.secret.as_ref().map(|secret| secret.version.clone());
+                    let before = entry.current.replace(held);
+                    if let Some(before) = before {
+                        changed = Some(Changed { of: of.clone(), version });
+                        entry.previous = Some(before).filter(|before| before.secret.is_some());
+                    }
+                    entry.made();
+                });
+            }
+            Err(error) => {
+                counters.leases_failed.count();
+                let name = self.cache.source(of.source).map_or("", |source| &source.name);
+                tracing::warn!(backend = %name, path = %of.path, "no lease: {error}");
+                self.take_note(of, |_, entry| {
+                    let now = self.cache.clock().now();
+                    self.note_failure(of, entry);
+                    entry.failures = entry.failures.saturating_add(1);
+                    let pause = FLOOR.saturating_mul(1 << (entry.failures - 1).min(16)).min(LONGEST_PAUSE);
+                    // The backend says no, and what there was has ended: the next open finds out whether it still does.
+                    if error.is_answer() {
+                        entry.current.take_if(|held| held.secret.is_none());
+                    }
+                    entry.failed = Some(Failed { error, ended: now, not_before: now.plus(pause) });
+                    entry.wanted = false;
+                    entry.doing = Doing::Nothing;
+                });
+            }
+        }
+        if let Some(changed) = changed {
+            self.cache.announce(&changed);
+        }
+        if let Some(id) = unwanted
+            && self.give_back(of, &id).await.is_ok()
+        {
+            self.take_note(of, |_, entry| entry.current = None);
+        }
+    }
+
+    async fn renew(&self, of: &SecretRef, id: &LeaseId) {
+        let mut asked = (self.cache.clock().now(), SystemTime::now());
+        let asking = async |backend: Arc<dyn crate::backend::Backend>| {
+            asked = (self.cache.clock().now(), SystemTime::now());
+            let Some(issuer) = backend.issuer() else { return Err(Error::NotFound) };
+            let renewal = tokio::time::timeout(LONGEST_RENEWAL, issuer.renew(id));
+            renewal.await.unwrap_or(Err(Error::TimedOut(LONGEST_RENEWAL)))
+        };
+        let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
+        let counters = self.cache.counters();
+        let name = self.cache.source(of.source).map_or("", |source| &source.name);
+        match &renewed {
+            Ok(_) => counters.leases_renewed.count(),
+            Err(error) => {
+                counters.leases_failed.count();
+                tracing::warn!(backend = %name, path = %of.path, "a lease is not renewed: {error}");
+            }
+        }
+        self.take_note(of, |_, entry| {
+            entry.doing = Doing::Nothing;
+            // It may have been replaced meanwhile by who asked for that.
+            let Some(held) = entry.current.as_mut().filter(|held| held.id.as_ref() == Some(id)) else {
+                return;
+            };
+            match renewed {
+                Ok(grant) => {
+                    held.lease.renewed(asked.0, grant, chance());
+                    held.granted = asked;
+                }
+                Err(Error::NotFound) => {
+                    held.lease.died(self.cache.clock().now());
+                    held.secret = None;
+                }
+                Err(error) => {
+                    if error.is_answer() {
+                        held.lease.cannot_grow();
+                    }
+                    held.lease.failed(&(self.terms)(of), self.cache.clock().now(), chance());
+                }
+            }
+        });
+    }
+
+    fn note_failure(&self, of: &SecretRef, entry: &mut Entry) {
+        if let Some(held) = &mut entry.current {
+            held.lease.failed(&(self.terms)(of), self.cache.clock().now(), chance());
+        }
+    }
+
+    /// Changes an entry, tells those who wait for it, and has the book looked through again.
+    pub(super) fn take_note(&self, of: &SecretRef, note: impl FnOnce(bool, &mut Entry)) {
+        {
+            let mut book = self.book();
+            let closing = book.closing;
+            let now = self.cache.clock().now();
+            note(closing, book.entries.entry(of.clone()).or_insert_with(|| Entry::new(now)));
+            book.changed = true;
+            if let Some(entry) = book.entries.get(of) {
+                entry.done.send_replace(());
+            }
+        }
+        self.earlier.notify_one();
+    }
+
+    /// The load that keeping the leases of a backend is, as `freshness::load` counts it: each is renewed after two thirds of
+    /// its life.
+    fn load(&self, entries: &std::collections::HashMap<SecretRef, Entry>, like: &SecretRef) -> u64 {
+        let held = entries.iter().filter(|(of, _)| of.source == like.source);
+        let lives = held.filter_map(|(_, entry)| entry.current.as_ref()?.lease.life());
+        lives.map(|life| freshness::load(life * 2 / 3)).sum()
+    }
+}
+
+impl Entry {
+    fn made(&mut self) {
+        self.failed = None;
+        self.failures = 0;
+        self.wanted = false;
+        self.doing = Doing::Nothing;
+    }
+}
+
+fn held(issued: Issued, asked: (Moment, SystemTime), first: bool) -> Held {
+    let Issued { mut secret, lease: id, grant, parent } = issued;
+    // A backend has no name for it; when it was made is one, and tells something.
+    secret.version = Version::new(humantime::format_rfc3339_micros(asked.1).to_string());
+    secret.created = Some(asked.1);
+    secret.fields.shrink_to_fit();
+    let lease = Lease::new(asked.0, grant, first, chance());
+    Held { lease, id, parent, made: asked.1, granted: asked, secret: Some(Arc::new(secret)) }
+}
+
+/// When the next of what is held ends by itself.
+fn next_end(entry: &Entry) -> Option<Moment> {
+    let held = [&entry.current, &entry.previous].into_iter().flatten();
+    held.filter(|held| held.secret.is_some()).filter_map(|held| held.lease.ends()).min()
+}

@@ -1,0 +1,202 @@
+//! Owns the promises of the book of leases: one lease for all, never served past its end, nothing left behind.
+//! Does not know a real server.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::*;
+use crate::backend::mint::{Call, Mint, Role};
+use crate::cache::{self, DemandId, Source};
+use crate::clock::Clock;
+use crate::path::BackendPath;
+
+struct World {
+    clock: Clock,
+    mint: Arc<Mint>,
+    leases: Arc<Leases>,
+}
+
+const ROLE: &str = "database/creds/app";
+
+fn of(path: &str) -> SecretRef {
+    SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
+}
+
+fn world_with(role: Role, limits: Limits, terms: Terms) -> World {
+    let clock = Clock::manual();
+    clock.advance(Duration::from_secs(1000));
+    let mint = Arc::new(Mint::new(clock.clone()));
+    mint.role(ROLE, role);
+    let source = Source { name: "test".into(), backend: mint.clone() };
+    let cache = Arc::new(SecretCache::new(vec![source], cache::Limits::default(), clock.clone()));
+    let mut named = Demand::default();
+    named.parameters.insert("name".to_owned(), "other".into());
+    let leases = Leases::new(cache, vec![named], vec![limits], Box::new(move |_| terms));
+    World { clock, mint, leases: Arc::new(leases) }
+}
+
+fn world() -> World {
+    world_with(Role::default(), Limits::default(), Terms::default())
+}
+
+impl World {
+    /// All that is due now.
+    async fn act(&self) {
+        loop {
+            let (errands, _) = self.leases.due(self.clock.now());
+            if errands.is_empty() {
+                return;
+            }
+            for errand in errands {
+                self.leases.act(errand).await;
+            }
+        }
+    }
+
+    /// Runs the loop beside what waits for it.
+    async fn run<T>(&self, waits: impl Future<Output = T>) -> T {
+        tokio::pin!(waits);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut waits => return done,
+                () = self.leases.woken() => self.act().await,
+            }
+        }
+    }
+
+    async fn open(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
+        self.run(self.leases.open(of)).await
+    }
+
+    /// Lets time pass in small steps, with all that is due.
+    async fn pass(&self, time: Duration) {
+        const STEP: Duration = Duration::from_millis(100);
+        let end = self.clock.now().plus(time);
+        while self.clock.now() < end {
+            self.clock.advance(STEP);
+            self.act().await;
+        }
+    }
+}
+
+fn serial(snapshot: &Snapshot) -> usize {
+    snapshot.secret.field("serial").unwrap().value.expose_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_hundred_readers_of_a_role_that_was_never_used_share_one_lease() {
+    let world = world();
+    assert!(world.leases.current(&of(ROLE)).is_none());
+    let role = of(ROLE);
+    let readers = futures_util::future::join_all((0..100).map(|_| world.leases.open(&role)));
+    let readers = world.run(readers).await;
+    assert!(readers.iter().all(|read| serial(read.as_ref().unwrap()) == 0));
+    assert_eq!(world.mint.made().len(), 1);
+    assert_eq!(world.mint.counts().2, 1);
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_and_then_replaced_and_its_predecessor_lives_to_its_end() {
+    let role = Role { ttl: Duration::from_secs(20), max_ttl: Duration::from_secs(60), ..Role::default() };
+    let world = world_with(role, Limits::default(), Terms::default());
+    let mut news = world.leases.cache.subscribe();
+    let first = world.open(&of(ROLE)).await.unwrap();
+    let mut overlapped = 0;
+    for _ in 0..600 {
+        world.pass(Duration::from_millis(100)).await;
+        let held = world.leases.current(&of(ROLE)).unwrap();
+        assert!(world.mint.is_good(serial(&held)));
+        if let Some(previous) = world.leases.previous(&of(ROLE)) {
+            assert!(world.mint.is_good(serial(&previous)) && serial(&previous) != serial(&held));
+            overlapped += 1;
+        }
+    }
+    assert_eq!(serial(&first), 0);
+    assert!((5..=150).contains(&overlapped), "{overlapped} tenths of a second");
+    assert!(world.mint.made().len() <= 3 && world.mint.made()[0].renewals >= 2);
+    let told = news.recv().await.unwrap();
+    assert!(told.of == of(ROLE) && told.version.is_some());
+}
+
+#[tokio::test]
+async fn a_failure_is_shared_and_not_asked_for_again_within_its_pause() {
+    let world = world();
+    world.mint.fail(Call::Issue, Some(Error::Status(500)));
+    for _ in 0..50 {
+        assert_eq!(world.open(&of(ROLE)).await.unwrap_err(), Error::Status(500));
+    }
+    assert_eq!(world.mint.counts().2, 1);
+    world.pass(Duration::from_secs(1)).await;
+    world.mint.fail(Call::Issue, None);
+    world.open(&of(ROLE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_revoked_with_its_token_is_never_served_and_made_again_at_once() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.pass(Duration::from_secs(2)).await;
+    world.mint.lose_parent();
+    assert!(world.leases.current(&of(ROLE)).is_none());
+    world.leases.look_again();
+    world.act().await;
+    assert_eq!(serial(&world.leases.current(&of(ROLE)).unwrap()), 1);
+}
+
+#[tokio::test]
+async fn too_many_leases_are_refused() {
+    let world = world_with(Role::default(), Limits { max_leases: 2, ..Limits::default() }, Terms::default());
+    for role in ["a", "b", "c"] {
+        world.mint.role(role, Role::default());
+    }
+    world.open(&of("a")).await.unwrap();
+    world.open(&of("b")).await.unwrap();
+    assert_eq!(world.open(&of("c")).await.unwrap_err(), Error::TooManyLeases { limit: 2 });
+    world.open(&of("a")).await.unwrap();
+    assert_eq!(
+        world.leases.revoke(&of("a")).await.unwrap(),
+        Some(Revoked { leases: 1, only_forgotten: false })
+    );
+    world.open(&of("c")).await.unwrap();
+}
+
+#[tokio::test]
+async fn all_is_given_back_at_the_end_but_what_is_to_be_kept() {
+    let world = world();
+    let other = SecretRef { demand: DemandId(1), ..of(ROLE) };
+    world.open(&of(ROLE)).await.unwrap();
+    let named = world.open(&other).await.unwrap();
+    assert_eq!(named.secret.field("password").unwrap().value.expose_str(), Some("canary-other-1"));
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert!(!world.mint.is_good(0) && !world.mint.is_good(1));
+    assert!(world.open(&of(ROLE)).await.is_err());
+
+    let world =
+        world_with(Role::default(), Limits { keep_leases: true, ..Limits::default() }, Terms::default());
+    world.open(&of(ROLE)).await.unwrap();
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert!(world.mint.is_good(0));
+}
+
+#[tokio::test]
+async fn what_cannot_be_given_back_is_told() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.fail(Call::Revoke, Some(Error::Forbidden));
+    let left = world.leases.revoke_all(Duration::from_secs(1)).await;
+    assert_eq!(left, [NotRevoked { of: of(ROLE), error: Error::Forbidden }]);
+}
+
+#[tokio::test]
+async fn an_idle_lease_is_given_back_where_that_is_said() {
+    let terms = Terms { idle_revoke: Some(Duration::from_secs(10)), ..Terms::default() };
+    let world = world_with(Role::default(), Limits::default(), terms);
+    world.open(&of(ROLE)).await.unwrap();
+    world.pass(Duration::from_secs(9)).await;
+    assert!(world.mint.is_good(0));
+    world.pass(Duration::from_secs(2)).await;
+    assert!(!world.mint.is_good(0) && world.leases.states().is_empty());
+    world.open(&of(ROLE)).await.unwrap();
+    assert_eq!(world.mint.made().len(), 2);
+}
