@@ -56,6 +56,8 @@ async fn find_now(control: &Control, path: &str, recursive: bool) -> Result<Foun
                 targets.add_held(&root, true);
             }
         }
+        // The cache has nothing to do with it.
+        RefsAt::OnDemand(_) => return Err(Failure::NotSupported),
         RefsAt::Junction(_) => return Ok(Found::Junction),
     }
     Ok(Found::Targets(targets.once()))

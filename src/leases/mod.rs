@@ -24,6 +24,9 @@ use entry::{Entry, Held};
 pub use revoke::{NotRevoked, Revoked};
 pub use state::LeaseState;
 
+/// Places whose nature is remembered at most.
+const MOST_NATURES: usize = 10_000;
+
 /// Leases of one backend at most, unless set otherwise.
 pub const MAX_LEASES: usize = 1000;
 
@@ -110,7 +113,12 @@ impl Leases {
             Err(error) if error.is_answer() => return Ok(false),
             nature => nature?,
         };
-        self.natures().insert(root.clone(), nature);
+        let mut natures = self.natures();
+        // Who asks for reasons can ask about any path.
+        if natures.len() < MOST_NATURES {
+            natures.insert(root.clone(), nature);
+        }
+        drop(natures);
         Ok(nature == Nature::OnDemand)
     }
 

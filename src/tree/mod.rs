@@ -125,6 +125,10 @@ impl Trees {
         let shown = shown.filter(|(_, tree)| (tree.root.source, tree.root.demand) == (of.source, of.demand));
         let paths = shown.filter_map(|(id, tree)| {
             let below = of.path.strip_prefix(&tree.root.path)?;
+            // One secret has nothing below it.
+            if tree.shows == Shows::Secret && !below.is_root() {
+                return None;
+            }
             let names = tree.at.iter().cloned().chain(below.segments().map(name::encode));
             let version = of.version.iter().map(|version| name::encode(version.as_str()));
             let version = version.flat_map(|version| [name::VERSIONS.to_owned(), version]);
