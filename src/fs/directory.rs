@@ -93,11 +93,17 @@ impl SecretFs {
     async fn list_tree(&self, tree: TreeId, of: &SecretRef) -> Result<Vec<Named>, Failure> {
         let parts = self.parts(tree, of).await?;
         let found = self.list_parts(tree, of, parts).await;
-        match &found {
+        let found = match &found {
             Err(failure) if failure.is_denial() => match self.parts_otherwise(tree, of, parts).await {
                 Some(parts) => self.list_parts(tree, of, parts).await,
                 None => found,
             },
+            _ => found,
+        };
+        match &found {
+            Err(Failure::Backend(Error::Refused(_))) if self.is_undeclared(tree, of).await => {
+                Err(Failure::NoEntry)
+            }
             _ => found,
         }
     }

@@ -115,17 +115,22 @@ impl SecretFs {
                 let listing = self.cache.listing(of).await;
                 match listing {
                     Ok(_) => say(text, "readable", "yes, as a folder"),
-                    Err(other) => {
-                        let failure = Failure::from(worse(Some(error), other));
-                        say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
-                    }
+                    Err(other) => self.say_why(text, tree, of, worse(Some(error), other)).await,
                 }
             }
-            Err(error) => {
-                let failure = Failure::from(error);
-                say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
-            }
+            Err(error) => self.say_why(text, tree, of, error).await,
         }
+    }
+
+    async fn say_why(&self, text: &mut String, tree: TreeId, of: &SecretRef, error: Error) {
+        let refused = matches!(error, Error::Refused(_));
+        let (failure, reason) = if refused && self.is_undeclared(tree, of).await {
+            (Failure::NoEntry, self.how_to_declare(of))
+        } else {
+            let reason = error.to_string();
+            (Failure::from(error), reason)
+        };
+        say(text, "readable", &format!("no: {} ({reason})", failure.errno().name()));
     }
 
     /// Why a secret that is made on demand is not shown, and what to do.

@@ -180,8 +180,11 @@ impl SecretFs {
         Ok(Place::View { tree, of: of.clone(), view })
     }
 
-    /// Where `name` in a directory would lead, if that is made on demand and was not declared.
+    /// What is made on demand and was not declared, of a directory and what `name` in it would lead to.
     pub(super) async fn undeclared_in(&self, tree: TreeId, of: &SecretRef, name: &OsStr) -> Option<SecretRef> {
+        if self.is_undeclared(tree, of).await {
+            return Some(of.clone());
+        }
         let child = match name::decode(name) {
             Some(Decoded::Exact(name)) if of.version.is_none() => self.child(of, &name).ok()?,
             _ => return None,

@@ -393,6 +393,9 @@ async fn an_undeclared_role_is_not_there_and_the_reason_is_told() {
     let told = world.attribute("kept", "explain.creds").await.unwrap();
     assert!(told.contains("no: ENOENT (made on demand and not declared"), "{told}");
     assert!(told.contains("[[secret]]") && told.contains("`prod:kept/creds`"), "{told}");
+    assert_eq!(world.ls("kept/creds").await.unwrap_err().errno().name(), "ENOENT");
+    let told = world.attribute("kept/creds", "explain.password").await.unwrap();
+    assert!(told.contains("`prod:kept/creds`"), "{told}");
     world.assert_nothing_made().await;
 }
 

@@ -5,6 +5,7 @@ pub mod bao;
 pub mod fake;
 pub mod fake_vault;
 pub mod inotify;
+pub mod lease_rig;
 pub mod moto;
 pub mod mount;
 pub mod page_cache;
