@@ -160,7 +160,9 @@ impl SecretFs {
                             push(&field.name, Some(known));
                         }
                     }
-                    Known::NotMade { fields } => fields.iter().flat_map(|names| &**names).for_each(|name| push(name, None)),
+                    Known::NotMade { fields } => {
+                        fields.iter().flat_map(|names| &**names).for_each(|name| push(name, None))
+                    }
                 }
             }
             Some(Err(error)) => refused = Some(worse(refused, error)),

@@ -81,6 +81,8 @@ pub struct Opened {
     pub handle: HandleNo,
     /// The kernel may hold the attributes of another version: it must be told to forget them before this open returns.
     pub attributes_changed: bool,
+    /// The kernel takes the file for empty, and this is its size: sendfile(2) and mmap(2) go by what the kernel knows.
+    pub grown: Option<u64>,
 }
 
 /// The filesystem of one mount.
@@ -192,9 +194,8 @@ impl SecretFs {
 
     fn opened_at(&self, node: &Node, caller: Caller, newest: Arc<Snapshot>) -> Result<Opened, Failure> {
         let now = self.cache.clock().now();
-        let is_servable = |_: &Arc<Snapshot>| {
-            node.place.shown().is_none_or(|(tree, of)| self.is_servable(tree, of))
-        };
+        let is_servable =
+            |_: &Arc<Snapshot>| node.place.shown().is_none_or(|(tree, of)| self.is_servable(tree, of));
         let snapshot = self.pairs.older(node, caller, &newest, now).filter(is_servable).unwrap_or(newest);
         let handle = match &node.place {
             Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
@@ -213,11 +214,13 @@ impl SecretFs {
         if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
             return Err(Failure::TooLarge { limit: self.max_value_size });
         }
+        let size = handle.bytes().len() as u64;
         let mark = mark(&handle.snapshot().secret, handle.bytes().len());
         let handle = self.handles.insert(handle);
         let shown = node.file.as_ref().map(|file| &file.shown);
         let attributes_changed = shown.is_some_and(|shown| shown.open(caller.0, handle.0, mark, now));
-        Ok(Opened { handle, attributes_changed })
+        let grown = shown.is_some_and(|shown| shown.has_grown(size)).then_some(size);
+        Ok(Opened { handle, attributes_changed, grown })
     }
 
     /// The open file behind a handle; its bytes never change.
@@ -294,6 +297,8 @@ impl SecretFs {
                 && let Some(snapshot) = self.secret_if_made(*tree, of).await?
             {
                 attributes.mtime = snapshot.secret.created.unwrap_or(self.mounted);
+                // A predecessor is gone from one moment to the next.
+                attributes.lasting = !self.is_known_on_demand(*tree);
             }
             return Ok((attributes, 0));
         };

@@ -59,8 +59,7 @@ pub(super) struct OnDemand {
 impl OnDemand {
     pub(super) fn new(trees: &Trees, leases: Arc<Leases>) -> Self {
         let count = (0..).map_while(|id| trees.get(TreeId(id))).count();
-        let secret =
-            Secret { fields: vec![], version: Version::default(), created: None, expires: None };
+        let secret = Secret { fields: vec![], version: Version::default(), created: None, expires: None };
         let nothing = Snapshot {
             secret: Arc::new(secret),
             fetched: SystemTime::UNIX_EPOCH,

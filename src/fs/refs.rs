@@ -7,8 +7,8 @@ use super::SecretFs;
 use super::resolve::Part;
 use crate::cache::SecretRef;
 use crate::errno::Failure;
-use crate::tree::{Shows, TreeId};
 use crate::tree::inode::{INodeNo, Place};
+use crate::tree::{Shows, TreeId};
 
 /// What lies behind a path of the mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +44,7 @@ impl SecretFs {
         }
         let (tree, of) = match place {
             Place::Junction(path) => return Ok(RefsAt::Junction(self.roots_below(&path))),
-            Place::Field { tree, of, .. } | Place::View { tree, of, .. }
-                if self.is_known_on_demand(tree) =>
-            {
+            Place::Field { tree, of, .. } | Place::View { tree, of, .. } if self.is_known_on_demand(tree) => {
                 return Ok(RefsAt::OnDemand(of.newest()));
             }
             Place::Field { of, .. } | Place::View { of, .. } | Place::Versions { of, .. } => {

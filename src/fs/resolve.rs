@@ -181,7 +181,12 @@ impl SecretFs {
     }
 
     /// What is made on demand and was not declared, of a directory and what `name` in it would lead to.
-    pub(super) async fn undeclared_in(&self, tree: TreeId, of: &SecretRef, name: &OsStr) -> Option<SecretRef> {
+    pub(super) async fn undeclared_in(
+        &self,
+        tree: TreeId,
+        of: &SecretRef,
+        name: &OsStr,
+    ) -> Option<SecretRef> {
         if self.is_undeclared(tree, of).await {
             return Some(of.clone());
         }

@@ -222,11 +222,8 @@ async fn from_the_open_on_sizes_are_exact_and_the_kernel_is_told_so() {
     let json = world.walk("app/.json").await.unwrap().size;
     assert_eq!(world.cat("app/.json").await.unwrap().len() as u64, json);
     let listing = world.fs.list(world.walk("app").await.unwrap().ino).await.unwrap();
-    let sizes: Vec<u64> = listing
-        .entries
-        .iter()
-        .map(|entry| world.fs.look_up_entry(listing.ino, entry).size)
-        .collect();
+    let sizes: Vec<u64> =
+        listing.entries.iter().map(|entry| world.fs.look_up_entry(listing.ino, entry).size).collect();
     assert_eq!(sizes, [9, 9, 1]);
     assert!(world.walk("app/password").await.unwrap().mtime > world.fs.mounted);
     assert_eq!(world.made(), 1);

@@ -46,7 +46,8 @@ fn programs_that_look_make_nothing() {
     let rig = LeaseRig::mount(&["a", "b", "c"], "look");
     for _ in 0..2 {
         let listed = String::from_utf8(said("ls", &["-lR", "{}"], &rig.at)).unwrap();
-        assert_eq!(listed.matches(" 0 ").count(), 9, "sizes: {listed}");
+        assert_eq!(listed.matches("-r-------- 1 ").count(), 9, "{listed}");
+        assert_eq!(listed.matches(" 0 ").count(), 12, "sizes: {listed}");
         let found = String::from_utf8(said("find", &["{}", "-type", "f"], &rig.at)).unwrap();
         assert_eq!(found.lines().count(), 9);
         said("find", &["{}", "-type", "f", "-size", "+0", "-newer", "/etc/hostname"], &rig.at);
@@ -125,7 +126,10 @@ fn programs_that_copy_get_every_value_and_make_one_for_each_role() {
         ("cp", "cp -r $0/. $1"),
         ("tar", "tar -C $0 -cf - . | tar -C $1 -xf -"),
         ("rsync", "rsync -r $0/ $1/"),
-        ("python3", "python3 -c 'import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], dirs_exist_ok=True)' $0 $1"),
+        (
+            "python3",
+            "python3 -c 'import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], dirs_exist_ok=True)' $0 $1",
+        ),
     ] {
         if !is_there(program) {
             continue;
@@ -167,13 +171,21 @@ fn sendfile_right_after_the_open_gives_the_whole_value() {
     if !is_there("python3") {
         return;
     }
-    let rig = LeaseRig::mount(&["a"], &filling());
-    let file = rig.path("a/password");
-    assert_eq!(file.metadata().unwrap().len(), 0);
     let script = "import os, sys; f = os.open(sys.argv[1], os.O_RDONLY)\n\
                   while os.sendfile(1, f, None, 1 << 20): pass";
-    let sent = said("python3", &["-c", script, "{}"], &file);
-    assert_eq!(sent.len(), value(0).len());
+    // Sizes around the ends of pages, of which nine bytes are `canary-`, `-` and a digit.
+    for size in [10, 4095, 4096, 4097, 4098, 8192, 8193, 10_000] {
+        let rig = LeaseRig::mount(&["a"], &"x".repeat(size - 9));
+        let file = rig.path("a/password");
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        let sent = String::from_utf8(said("python3", &["-c", script, "{}"], &file)).unwrap();
+        assert_eq!(sent.len(), size);
+        assert!(sent == format!("canary-{}-0", "x".repeat(size - 9)));
+        assert_eq!(file.metadata().unwrap().len(), size as u64);
+        let serial = rig.path("a/serial");
+        assert_eq!(said("python3", &["-c", script, "{}"], &serial), b"0");
+        assert_eq!(serial.metadata().unwrap().len(), 1);
+    }
 }
 
 #[test]
