@@ -1,5 +1,4 @@
-//! Owns what the kernel is told unasked: to forget attributes of an older version and pages that mmap or sendfile left, and that
-//! a file is not empty any more.
+//! Owns what the kernel is told unasked: to forget attributes and pages that are out of date, and that a file has grown.
 //! Does not know why.
 
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};

@@ -150,6 +150,17 @@ fn programs_that_copy_get_every_value_and_make_one_for_each_role() {
     }
 }
 
+/// As docs/semantics.md says: GNU tar does not open a file of no size that everybody may read.
+#[test]
+fn tar_opens_a_file_of_no_size_unless_everybody_may_read_it() {
+    let Some(()) = available("mount", possible()) else { return };
+    for (mode, made) in [(0o440, 1), (0o444, 0)] {
+        let rig = LeaseRig::mount_with_mode(&["a"], "tar", mode);
+        said("tar", &["-C", "{}", "-cf", "/dev/stdout", "."], &rig.at);
+        assert_eq!(rig.made(Some("a")), made, "{mode:o}");
+    }
+}
+
 #[test]
 fn fstat_and_the_files_beside_are_exact_at_once() {
     let Some(()) = available("mount", possible()) else { return };

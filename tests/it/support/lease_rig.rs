@@ -34,6 +34,11 @@ pub struct LeaseRig {
 impl LeaseRig {
     /// A mount with these roles, whose every secret has a user name and a password with `filling` in them.
     pub fn mount(roles: &[&str], filling: &str) -> Self {
+        Self::mount_with_mode(roles, filling, 0o400)
+    }
+
+    /// The same with this mode of files.
+    pub fn mount_with_mode(roles: &[&str], filling: &str, file_mode: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().canonicalize().unwrap().join("mnt");
         std::fs::create_dir(&at).unwrap();
@@ -51,7 +56,7 @@ impl LeaseRig {
         let leases = Arc::new(Leases::new(cache.clone(), vec![demand], vec![], terms));
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let root = SecretRef { demand: DemandId(1), ..of("creds") };
-        let tree = Tree::of_place(vec![], root, Permissions { uid, gid, file_mode: 0o400 });
+        let tree = Tree::of_place(vec![], root, Permissions { uid, gid, file_mode });
         let fs = SecretFs::new(Trees::new(vec![tree]), cache.clone(), 1 << 20).with_leases(leases.clone());
         let fs = Arc::new(fs);
         let runtime =
