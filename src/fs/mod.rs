@@ -105,7 +105,7 @@ impl SecretFs {
             _ => None,
         };
         let inodes = INodeTable::new(root.unwrap_or(Place::Junction(vec![])));
-        let on_demand = OnDemand::new(&trees, Arc::new(Leases::plain(cache.clone())));
+        let on_demand = OnDemand::new(Arc::new(Leases::plain(cache.clone())));
         Self {
             trees,
             pairs: Arc::new(Pairs::new(PAIR_WINDOW, cache.subscribe())),

@@ -5,7 +5,7 @@
 //! ends in, has one made.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use super::SecretFs;
@@ -15,8 +15,8 @@ use crate::clock::Moment;
 use crate::leases::Leases;
 use crate::render::View;
 use crate::secret::{Secret, Version};
+use crate::tree::TreeId;
 use crate::tree::inode::Place;
-use crate::tree::{Shows, TreeId, Trees};
 
 /// Secrets whose fields' names are remembered at most.
 const MOST_NAMED: usize = 4096;
@@ -47,8 +47,6 @@ struct Named {
 /// What is remembered of the secrets of a mount that are made on demand.
 pub(super) struct OnDemand {
     pub(super) leases: Arc<Leases>,
-    /// By tree: whether its secrets are made on demand, once the backend has said so.
-    natures: Vec<OnceLock<bool>>,
     /// Guards when backends have refused to say so; held for a map operation only.
     refused: Mutex<HashMap<TreeId, Moment>>,
     /// Guards the names of fields; held for a map operation only.
@@ -57,8 +55,7 @@ pub(super) struct OnDemand {
 }
 
 impl OnDemand {
-    pub(super) fn new(trees: &Trees, leases: Arc<Leases>) -> Self {
-        let count = (0..).map_while(|id| trees.get(TreeId(id))).count();
+    pub(super) fn new(leases: Arc<Leases>) -> Self {
         let secret = Secret { fields: vec![], version: Version::default(), created: None, expires: None };
         let nothing = Snapshot {
             secret: Arc::new(secret),
@@ -67,13 +64,7 @@ impl OnDemand {
             fresh_until: Moment::START,
             served_until: Moment::START,
         };
-        Self {
-            leases,
-            natures: (0..count).map(|_| OnceLock::new()).collect(),
-            refused: Mutex::default(),
-            names: Mutex::default(),
-            nothing: Arc::new(nothing),
-        }
+        Self { leases, refused: Mutex::default(), names: Mutex::default(), nothing: Arc::new(nothing) }
     }
 
     /// The same with another book.
@@ -126,14 +117,10 @@ impl SecretFs {
     /// # Errors
     /// The backend gave no answer, and none was had before.
     pub(super) async fn is_on_demand(&self, tree: TreeId) -> Result<bool, Error> {
-        let nature = self.on_demand.natures.get(tree.0).ok_or(Error::NotFound)?;
-        if let Some(known) = nature.get() {
-            return Ok(*known);
+        if let Some(known) = self.trees.is_on_demand(tree) {
+            return Ok(known);
         }
         let shown = self.trees.get(tree).ok_or(Error::NotFound)?;
-        if shown.shows == Shows::Secret {
-            return Ok(*nature.get_or_init(|| true));
-        }
         let now = self.cache.clock().now();
         let refused = self.on_demand.refused().get(&tree).copied();
         if refused.is_some_and(|at| now.since(at) < REFUSED) {
@@ -141,11 +128,12 @@ impl SecretFs {
         }
         let leases = &self.on_demand.leases;
         match leases.is_on_demand(&shown.root).await {
-            Ok(found) if leases.is_known_on_demand(&shown.root).is_some() => {
-                Ok(*nature.get_or_init(|| found))
-            }
             Ok(found) => {
-                self.on_demand.refused().insert(tree, now);
+                if leases.is_known_on_demand(&shown.root).is_some() {
+                    self.trees.note_on_demand(tree, found);
+                } else {
+                    self.on_demand.refused().insert(tree, now);
+                }
                 Ok(found)
             }
             Err(_) if refused.is_some() => Ok(false),
@@ -155,9 +143,7 @@ impl SecretFs {
 
     /// The same as far as it is known, which it is of every tree that the kernel holds an inode in.
     pub(super) fn is_known_on_demand(&self, tree: TreeId) -> bool {
-        let secret = || self.trees.get(tree).is_some_and(|tree| tree.shows == Shows::Secret);
-        let known = self.on_demand.natures.get(tree.0).and_then(|nature| nature.get().copied());
-        known.unwrap_or_else(secret)
+        self.trees.is_on_demand(tree).unwrap_or(false)
     }
 
     /// What is known of a secret. One that is kept is read; one that is made on demand is not made, and asked for the names of

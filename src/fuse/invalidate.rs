@@ -70,7 +70,7 @@ impl Invalidate {
 /// page, which is then never read from us; so there the size is told one too large, and the first read of the page corrects it.
 fn last_byte(size: u64) -> u64 {
     let last = size.saturating_sub(1);
-    if last % PAGE == 0 { size } else { last }
+    if last.is_multiple_of(PAGE) { size } else { last }
 }
 
 #[cfg(test)]
@@ -80,6 +80,6 @@ mod tests {
     #[test]
     fn no_byte_is_stored_that_would_stand_for_a_page() {
         assert_eq!([1, 2, 4096, 4097, 4098].map(last_byte), [1, 1, 4095, 4097, 4097]);
-        assert!((1..10_000).all(|size| last_byte(size) % PAGE != 0));
+        assert!((1..10_000).all(|size| !last_byte(size).is_multiple_of(PAGE)));
     }
 }

@@ -7,8 +7,12 @@ use std::ffi::OsStr;
 use std::pin::pin;
 
 use super::*;
+use async_trait::async_trait;
+
 use crate::access::Permissions;
+use crate::backend::issuer::Issuer;
 use crate::backend::mint::{Call, Mint, Role};
+use crate::backend::{Backend, Kind, Listing};
 use crate::cache::{self, SecretCache, Source, SourceId};
 use crate::clock::Clock;
 use crate::errno::Failure;
@@ -16,8 +20,8 @@ use crate::fs::{Attributes, Caller, Opened, RefsAt};
 use crate::lease::Terms;
 use crate::leases::Limits;
 use crate::path::BackendPath;
-use crate::tree::Tree;
 use crate::tree::inode::INodeNo;
+use crate::tree::{Shows, Tree, Trees};
 
 const CREDS: &str = "database/creds";
 const APP: &str = "database/creds/app";
@@ -48,11 +52,37 @@ fn declared(at: &str, path: &str) -> Tree {
     Tree { shows: Shows::Secret, ..tree(at, path) }
 }
 
+/// A backend that may not be listed, as a token with few rights sees it.
+struct Shy(Arc<Mint>);
+
+#[async_trait]
+impl Backend for Shy {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+
+    async fn read(&self, path: &BackendPath) -> Result<Secret, Error> {
+        self.0.read(path).await
+    }
+
+    async fn list(&self, _: &BackendPath) -> Result<Listing, Error> {
+        Err(Error::Forbidden)
+    }
+
+    fn issuer(&self) -> Option<&dyn Issuer> {
+        self.0.issuer()
+    }
+}
+
 fn world_of(trees: Vec<Tree>, limits: Limits) -> World {
+    world_with(trees, limits, |mint| mint)
+}
+
+fn world_with<B: Backend>(trees: Vec<Tree>, limits: Limits, seen: impl Fn(Arc<Mint>) -> Arc<B>) -> World {
     let clock = Clock::manual();
     clock.advance(Duration::from_secs(1000));
     let mint = Arc::new(Mint::new(clock.clone()));
-    let source = Source { name: "prod".into(), backend: mint.clone() };
+    let source = Source { name: "prod".into(), backend: seen(mint.clone()) };
     let cache = Arc::new(SecretCache::new(vec![source], cache::Limits::default(), clock.clone()));
     let terms = Box::new(|_: &SecretRef| Terms::default());
     let leases = Arc::new(Leases::new(cache.clone(), vec![], vec![limits], terms));
@@ -364,6 +394,28 @@ async fn what_cannot_be_made_has_an_error_number_and_looking_goes_on() {
     }
     world.mint.fail(Call::Issue, None);
     assert_eq!(world.cat("app/password").await.unwrap(), "canary--0");
+}
+
+#[tokio::test]
+async fn where_listing_is_forbidden_a_known_role_opens_by_name_and_is_not_made_before() {
+    for (root, app) in [(CREDS, "app"), ("database", "creds/app"), (APP, "")] {
+        let shy = |mint| Arc::new(Shy(mint));
+        let world = world_with(vec![tree("at", root)], Limits::default(), shy);
+        world.mint.role(APP, user_and_password());
+        let app = format!("at/{app}");
+        assert_eq!(world.walk(&format!("{app}/password")).await.unwrap().size, 0, "{root}");
+        assert_eq!(world.errno(&format!("{app}/nope")).await, "ENOENT", "{root}");
+        assert_eq!(world.errno(&format!("{app}/.previous")).await, "ENOENT", "{root}");
+        assert_eq!(world.ls(&app).await.unwrap(), ["username", "password", "serial"], "{root}");
+        world.walk(&format!("{app}/.meta")).await.unwrap();
+        if root != APP {
+            assert_eq!(world.ls("at").await.unwrap_err().errno().name(), "EACCES", "{root}");
+            assert_eq!(world.errno("at/.json").await, "ENOENT", "{root}");
+        }
+        world.assert_nothing_made().await;
+        assert_eq!(world.cat(&format!("{app}/password")).await.unwrap(), "canary--0", "{root}");
+        assert_eq!(world.made(), 1);
+    }
 }
 
 #[tokio::test]
