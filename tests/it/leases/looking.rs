@@ -120,6 +120,31 @@ fn programs_that_read_get_the_whole_value_of_a_file_whose_size_was_nothing() {
 }
 
 #[test]
+fn programs_in_java_and_go_get_the_whole_value_too() {
+    let Some(()) = available("mount", possible()) else { return };
+    let java = "import java.nio.file.*; public class Read { public static void main(String[] a) throws Exception \
+                { System.out.write(Files.readAllBytes(Path.of(a[0]))); System.out.flush(); } }";
+    let go = "package main\nimport \"os\"\n\
+              func main() { b, e := os.ReadFile(os.Args[1]); if e != nil { panic(e) }; os.Stdout.Write(b) }\n";
+    let rig = LeaseRig::mount(&["java", "go"], &filling());
+    for (program, name, source) in [("java", "Read.java", java), ("go", "read.go", go)] {
+        if !is_there(program) {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join(name);
+        std::fs::write(&script, source).unwrap();
+        let script = script.to_str().unwrap();
+        let arguments: &[&str] = if program == "go" { &["run", script, "{}"] } else { &[script, "{}"] };
+        let file = rig.path(program).join("password");
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        let read = String::from_utf8(said(program, arguments, &file)).unwrap();
+        assert!(read == value(rig.newest(program)), "{program}: {} bytes", read.len());
+    }
+    assert_eq!(rig.made(None), rig.leases.states().len(), "one for each");
+}
+
+#[test]
 fn programs_that_copy_get_every_value_and_make_one_for_each_role() {
     let Some(()) = available("mount", possible()) else { return };
     for (program, how) in [
