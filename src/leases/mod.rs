@@ -6,6 +6,7 @@
 
 mod act;
 mod entry;
+mod left;
 mod revoke;
 mod state;
 
@@ -21,6 +22,7 @@ use crate::clock::Moment;
 use crate::lease::Terms;
 pub use act::Errand;
 use entry::{Entry, Held};
+use left::LeftBehind;
 pub use revoke::{NotRevoked, Revoked};
 pub use state::LeaseState;
 
@@ -62,6 +64,7 @@ pub struct Leases {
 #[derive(Default)]
 struct Book {
     entries: HashMap<SecretRef, Entry>,
+    left: LeftBehind,
     /// Something has changed since it was looked through.
     changed: bool,
     /// The next that is to be done, when it was looked through the last time.
@@ -136,7 +139,7 @@ impl Leases {
     pub fn current(&self, of: &SecretRef) -> Option<Arc<Snapshot>> {
         let now = self.cache.clock().now();
         let book = self.book();
-        self.alive(of, book.entries.get(of)?.current.as_ref()?, now)
+        self.alive(of, book.entries.get(of)?.given()?, now)
     }
 
     /// The predecessor of the secret, if it has not ended yet.
@@ -158,7 +161,7 @@ impl Leases {
                 let mut book = self.book();
                 if let Some(entry) = book.entries.get_mut(of) {
                     entry.used = entry.used.max(now);
-                    if let Some(held) = entry.current.as_ref().and_then(|held| self.alive(of, held, now)) {
+                    if let Some(held) = entry.given().and_then(|held| self.alive(of, held, now)) {
                         return Ok(held);
                     }
                     if let Some(error) = entry.failure(asked, now) {
@@ -288,5 +291,7 @@ impl Leases {
 /// What a secret was made with has ended, and so has the secret.
 struct Died;
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

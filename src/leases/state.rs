@@ -60,7 +60,7 @@ impl Leases {
                 next_in,
                 failures: held.lease.failures(),
                 has_previous: entry.previous.is_some(),
-                good: self.alive(of, held, now).is_some(),
+                good: entry.given().is_some_and(|held| self.alive(of, held, now).is_some()),
             }
         });
         let mut states: Vec<LeaseState> = states.collect();
