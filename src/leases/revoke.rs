@@ -55,7 +55,7 @@ impl Leases {
         }
         let mut failed = None;
         for id in ids {
-            let outcome = self.give_back(of, &id).await;
+            let outcome = self.give_back(of, &id, Priority::Operator).await;
             self.book().left.tried(&id, outcome.is_ok(), self.cache.clock().now());
             match outcome {
                 Ok(()) => revoked.leases += 1,
@@ -84,7 +84,7 @@ impl Leases {
         each.retain(|(of, _)| !self.limits(of.source).keep_leases);
         let outcomes = stream::iter(each).map(async |(of, id)| {
             let left = deadline.since(self.cache.clock().now());
-            let given = tokio::time::timeout(left, self.give_back(&of, &id)).await;
+            let given = tokio::time::timeout(left, self.give_back(&of, &id, Priority::Operator)).await;
             let outcome = given.unwrap_or(Err(Error::TimedOut(limit)));
             outcome.err().map(|error| NotRevoked { of, error })
         });
@@ -101,8 +101,8 @@ impl Leases {
     }
 
     /// Ends a lease. One that is not there any more is as good as ended.
-    pub(super) async fn give_back(&self, of: &SecretRef, id: &LeaseId) -> Result<(), Error> {
-        let asked = self.cache.ask(of.source, Priority::Lease, async |backend| match backend.issuer() {
+    pub(super) async fn give_back(&self, of: &SecretRef, id: &LeaseId, asker: Priority) -> Result<(), Error> {
+        let asked = self.cache.ask(of.source, asker, async |backend| match backend.issuer() {
             Some(issuer) => issuer.revoke(id).await,
             None => Err(Error::NotFound),
         });
