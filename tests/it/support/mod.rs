@@ -8,7 +8,9 @@ pub mod inotify;
 pub mod moto;
 pub mod mount;
 pub mod page_cache;
+pub mod postgres;
 pub mod rig;
+pub mod samples;
 pub mod vault;
 
 use std::io::Write;
