@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::available;
+use crate::support::nginx::{Nginx, self_signed};
 use crate::support::postgres::{Postgres, REFUSED, SUPERUSER, database_role};
 use crate::support::samples::Samples;
 use crate::support::vault::Vault;
+use crate::support::{available, program};
 
 /// A user name and a password that Vault has made, and the id of their lease.
 struct Credentials {
@@ -153,4 +154,29 @@ fn samples_count_every_login_and_every_failure() {
     let samples = Samples::start(port, folder.path(), Duration::from_millis(20));
     wait();
     assert_eq!(samples.stop().reasons().into_keys().collect::<Vec<_>>(), ["ConnectionRefused"]);
+}
+
+#[test]
+fn nginx_serves_the_new_certificate_once_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("certificate"), folder.path().join("key"));
+    let Some(openssl) = available("openssl", program("openssl")) else { return };
+    self_signed(&openssl, &certificate, &key);
+    let Some(nginx) = available("nginx", Nginx::start(&certificate, &key)) else { return };
+    let first = folder.path().join("first");
+    std::fs::copy(&certificate, &first).unwrap();
+    assert_eq!(nginx.ask(&first), Ok(()));
+
+    self_signed(&openssl, &certificate, &key);
+    assert_eq!(nginx.ask(&first), Ok(()), "nothing reads the files again by itself");
+    assert_eq!(nginx.ask(&certificate), Err(60), "curl: the certificate is not one of this CA");
+    nginx.reload();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while nginx.ask(&certificate) != Ok(()) {
+        assert!(Instant::now() < deadline, "the new certificate is not served");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let port = nginx.port;
+    drop(nginx);
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nginx goes with its owner");
 }

@@ -4,9 +4,11 @@
 pub mod bao;
 pub mod fake;
 pub mod fake_vault;
+pub mod guard;
 pub mod inotify;
 pub mod moto;
 pub mod mount;
+pub mod nginx;
 pub mod page_cache;
 pub mod postgres;
 pub mod rig;

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
 use serde_json::{Value, json};
 
+use super::guard::Guard;
 use super::vault::Vault;
 
 /// Who may do everything.
@@ -25,16 +25,12 @@ pub const REFUSED: &str = "28P01";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// PostgreSQL refuses to run as root; this user is on every machine.
 const UNPRIVILEGED: (&str, u32, u32) = ("nobody", 65534, 65534);
-/// Runs the server, and stops it when its own standard input ends: when the test process is gone, however it went. QUIT is the
-/// server's immediate shutdown: it takes its own processes along and removes its shared memory, which KILL does not.
-const WRAPPER: &str =
-    r#""$@" >"$POSTGRES_TEST_LOG" 2>&1 & child=$!; read gone; kill -QUIT $child 2>/dev/null; wait $child"#;
-
 /// A server with the database `postgres`, where every login needs its password.
 pub struct Postgres {
     /// Where it listens on 127.0.0.1.
     pub port: u16,
-    wrapper: Child,
+    /// Before the folder: what is dropped first ends first.
+    _guard: Guard,
     /// The cluster, the log and the superuser's password.
     _folder: tempfile::TempDir,
 }
@@ -81,10 +77,8 @@ impl Postgres {
         }
         let (data, log) = (folder.path().join("data"), folder.path().join("server.log"));
         make_cluster(&programs, folder.path(), &data)?;
-        let server = as_unprivileged(&programs.join("postgres"))?;
-        let mut command = Command::new("sh");
-        command.args(["-c", WRAPPER, "sh"]).arg(server.get_program()).args(server.get_args());
-        command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
+        let mut server = as_unprivileged(&programs.join("postgres"))?;
+        server.arg("-D").arg(&data).args(["-p", &port.to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -95,19 +89,17 @@ impl Postgres {
             // In the scratch folder, where nothing can be left behind.
             "dynamic_shared_memory_type=mmap",
         ] {
-            command.args(["-c", setting]);
+            server.args(["-c", setting]);
         }
-        // A group of its own: Ctrl-C at a terminal would end the wrapper before it stops the server.
-        command.env("POSTGRES_TEST_LOG", &log).current_dir("/").process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let wrapper = command.spawn().map_err(|e| format!("sh: {e}"))?;
-        let mut postgres = Self { port, wrapper, _folder: folder };
+        // The immediate shutdown: it removes shared memory, which KILL does not.
+        let guard = Guard::start(&server, "QUIT", folder.path())?;
+        let postgres = Self { port, _guard: guard, _folder: folder };
         postgres.wait_until_up(&data, &log)?;
         Ok(postgres)
     }
 
     /// A server that got its port says so in its PID file; a login alone would also be answered by the port's other owner.
-    fn wait_until_up(&mut self, data: &Path, log: &Path) -> Result<(), String> {
+    fn wait_until_up(&self, data: &Path, log: &Path) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let state = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
@@ -123,13 +115,6 @@ impl Postgres {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        drop(self.wrapper.stdin.take());
-        let _ = self.wrapper.wait();
     }
 }
 
@@ -225,7 +210,15 @@ fn make_cluster(programs: &Path, folder: &Path, data: &Path) -> Result<(), Strin
     std::fs::write(&password, SUPERUSER_PASSWORD).map_err(|e| e.to_string())?;
     let mut initdb = as_unprivileged(&programs.join("initdb"))?;
     initdb.arg("-D").arg(data).arg(format!("--pwfile={}", password.display()));
-    initdb.args(["-U", SUPERUSER, "--auth=scram-sha-256", "--no-sync", "--no-locale", "--encoding=UTF8"]);
+    initdb.args([
+        "-U",
+        SUPERUSER,
+        "--auth=scram-sha-256",
+        "--no-sync",
+        "--no-locale",
+        "--encoding=UTF8",
+        "--wal-segsize=1",
+    ]);
     let made = initdb.current_dir("/").stdin(Stdio::null()).output().map_err(|e| format!("initdb: {e}"))?;
     match made.status.success() {
         true => Ok(()),
