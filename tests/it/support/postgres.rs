@@ -180,8 +180,10 @@ fn class(error: &postgres::Error) -> String {
 
 /// The folder of PostgreSQL's programs: that of PATH, else the newest of Debian's, which are not on PATH.
 fn programs() -> Result<PathBuf, String> {
-    if let Some(folder) = super::program("postgres").ok().and_then(|file| Some(file.parent()?.to_owned())) {
-        return Ok(folder);
+    // Resolved: a link stands for one program, and others lie beside what it points to.
+    let on_path = super::program("postgres").ok().and_then(|file| file.canonicalize().ok());
+    if let Some(folder) = on_path.as_deref().and_then(Path::parent) {
+        return Ok(folder.to_owned());
     }
     let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
