@@ -117,6 +117,21 @@ fn vault_makes_codes_of_totp_and_knows_them_again() {
 }
 
 #[test]
+fn no_plugin_outlives_its_vault() {
+    let Some(vault) = available("vault", Vault::start_with_plugins()) else { return };
+    vault.must("POST", "sys/mounts/totp", json!({"type": "totp"}));
+    let group = vault.group();
+    // The wrapper and the server; and the plugin, where it is none that is built in.
+    assert!(rustix::process::test_kill_process_group(group).is_ok());
+    drop(vault);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while rustix::process::test_kill_process_group(group).is_ok() {
+        assert!(Instant::now() < deadline, "something of the server is left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn samples_count_every_login_and_every_failure() {
     let Some((vault, postgres)) = vault_and_postgres() else { return };
     database_role(&vault, &postgres, "database", "app", "1h", "1h");

@@ -288,6 +288,11 @@ impl Vault {
             .collect()
     }
 
+    /// The process group of the server and of its plugins.
+    pub fn group(&self) -> Pid {
+        Pid::from_child(&self.wrapper)
+    }
+
     /// Freezes the server: connections are accepted by the kernel, nothing is answered.
     pub fn pause(&self) {
         kill_process(self.pid, Signal::STOP).expect("our own child");
@@ -324,7 +329,7 @@ impl Vault {
 impl Drop for Vault {
     fn drop(&mut self) {
         // The wrapper leads the group and is not waited for yet, so the number cannot belong to another group.
-        let _ = kill_process_group(Pid::from_child(&self.wrapper), Signal::KILL);
+        let _ = kill_process_group(self.group(), Signal::KILL);
         let _ = self.wrapper.wait();
     }
 }
