@@ -112,8 +112,8 @@ pub(super) fn plan(
     // Trees first: the promises are in their order.
     for place in of_trees.chain(settings.secrets.into_iter().map(Place::from)) {
         let known = names.iter().position(|name| *name == place.backend);
-        let source =
-            known.ok_or_else(|| Failure::configuration("a tree names a backend that is not there"))?;
+        let source = known
+            .ok_or_else(|| Failure::configuration("a tree or a secret names a backend that is not there"))?;
         let permissions = Permissions {
             uid: options.uid.or(place.owner).or(mount.uid).unwrap_or(own_uid),
             gid: options.gid.or(place.group).or(mount.gid).unwrap_or(own_gid),

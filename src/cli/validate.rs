@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     /// The file
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
-    /// Also ask every backend for the root of its trees
+    /// Also ask every backend for the root of its trees; no secret is made
     #[arg(long)]
     connect: bool,
 }
