@@ -174,7 +174,7 @@ impl Leases {
         let made = self.cache.ask(of.source, asker, asking).await;
         let counters = self.cache.counters();
         let mut changed = None;
-        let mut unwanted = None;
+        let (mut unwanted, mut older) = (None, None);
         match made {
             Ok(issued) => {
                 counters.leases_made.count();
@@ -187,15 +187,18 @@ impl Leases {
                     let before = entry.current.replace(held);
                     if let Some(before) = before {
                         changed = Some(Changed { of: of.clone(), version });
-                        entry.previous = Some(before).filter(|before| before.secret.is_some());
+                        let good = Some(before).filter(|before| before.secret.is_some());
+                        older = std::mem::replace(&mut entry.previous, good);
                     }
                     entry.made();
                 });
+                self.owe(&mut self.book(), of, older);
+                let what = if changed.is_some() { "a lease is replaced" } else { "a lease is made" };
+                tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
             }
             Err(error) => {
                 counters.leases_failed.count();
-                let name = self.cache.source(of.source).map_or("", |source| &source.name);
-                tracing::warn!(backend = %name, path = %of.path, "no lease: {error}");
+                tracing::warn!(backend = %self.name(of), path = %of.path, "no lease: {error}");
                 self.take_note(of, |_, entry| {
                     let now = self.cache.clock().now();
                     self.note_failure(of, entry);
@@ -231,14 +234,14 @@ impl Leases {
         };
         let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
         let counters = self.cache.counters();
-        let name = self.cache.source(of.source).map_or("", |source| &source.name);
         match &renewed {
             Ok(_) => counters.leases_renewed.count(),
             Err(error) => {
                 counters.leases_failed.count();
-                tracing::warn!(backend = %name, path = %of.path, "a lease is not renewed: {error}");
+                tracing::warn!(backend = %self.name(of), path = %of.path, "a lease is not renewed: {error}");
             }
         }
+        let mut last = false;
         self.take_note(of, |_, entry| {
             entry.doing = Doing::Nothing;
             // It may have been replaced meanwhile by who asked for that.
@@ -248,6 +251,7 @@ impl Leases {
             match renewed {
                 Ok(grant) => {
                     held.lease.renewed(asked.0, grant, chance());
+                    last = !held.lease.grows();
                     held.granted = asked;
                 }
                 Err(Error::NotFound) => {
@@ -262,6 +266,15 @@ impl Leases {
                 }
             }
         });
+        if last {
+            let what = "a lease is renewed no more: it does not get longer, and is replaced before its end";
+            tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
+        }
+    }
+
+    /// The name of the backend of a secret.
+    pub(super) fn name(&self, of: &SecretRef) -> &str {
+        self.cache.source(of.source).map_or("", |source| &source.name)
     }
 
     fn note_failure(&self, of: &SecretRef, entry: &mut Entry) {

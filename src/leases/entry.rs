@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::backend::Error;
 use crate::backend::issuer::{LeaseId, ParentId};
-use crate::cache::Snapshot;
+use crate::cache::{SecretRef, Snapshot};
 use crate::clock::Moment;
 use crate::lease::Lease;
 use crate::secret::Secret;
@@ -45,6 +45,27 @@ impl Held {
             fresh_until: end,
             served_until: end,
         }))
+    }
+}
+
+/// A lease that is served no more and has not been ended yet: the end of the mount ends it at the latest.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) of: SecretRef,
+    pub(super) id: LeaseId,
+    /// When it ends by itself.
+    pub(super) ends: Option<Moment>,
+}
+
+impl Owed {
+    /// Of what was held; `None` where that has no lease to be ended.
+    pub(super) fn of(of: &SecretRef, held: Held) -> Option<Self> {
+        Some(Self { of: of.clone(), id: held.id?, ends: held.lease.ends() })
+    }
+
+    /// Whether it may live at `now`.
+    pub(super) fn is_good(&self, now: Moment) -> bool {
+        self.ends.is_none_or(|end| now < end)
     }
 }
 

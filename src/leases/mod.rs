@@ -20,9 +20,9 @@ use crate::cache::{Priority, SecretCache, SecretRef, Snapshot, SourceId};
 use crate::clock::Moment;
 use crate::lease::Terms;
 pub use act::Errand;
-use entry::{Entry, Held};
+use entry::{Entry, Held, Owed};
 pub use revoke::{NotRevoked, Revoked};
-pub use state::LeaseState;
+pub use state::{LeaseCount, LeaseState};
 
 /// Leases of one backend at most, unless set otherwise.
 pub const MAX_LEASES: usize = 1000;
@@ -62,6 +62,8 @@ pub struct Leases {
 #[derive(Default)]
 struct Book {
     entries: HashMap<SecretRef, Entry>,
+    /// Leases that are to be ended, though nothing shows them any more.
+    owed: Vec<Owed>,
     /// Something has changed since it was looked through.
     changed: bool,
     /// The next that is to be done, when it was looked through the last time.
@@ -216,6 +218,15 @@ impl Leases {
         let done = entry.done.subscribe();
         book.changed = true;
         Some(done)
+    }
+
+    /// Counts as an open, so that the lease does not become idle. Does nothing for what is not held; whether it is.
+    pub fn note_use(&self, of: &SecretRef) -> bool {
+        let now = self.cache.clock().now();
+        let mut book = self.book();
+        let Some(entry) = book.entries.get_mut(of) else { return false };
+        entry.used = entry.used.max(now);
+        entry.current.is_some()
     }
 
     /// What secrets were made with may have ended, or live longer than was known.
