@@ -142,7 +142,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         let socket = runtime.block_on(control::claim(&device));
         if let Err(error) = &socket {
             tracing::warn!(
-                "no control socket, so `secretfs status`, `refresh` and `flush` do not work: {error}"
+                "no control socket, so `secretfs status`, `refresh`, `revoke` and `flush` do not work: {error}"
             );
         }
         runtime.spawn(async move { control.serve(&device, socket.ok()).await })

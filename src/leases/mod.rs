@@ -187,9 +187,14 @@ impl Leases {
     /// A successor of what is held now; the first, where nothing is. What is held stays good until its end.
     ///
     /// # Errors
-    /// As those of [`Self::open`].
+    /// As those of [`Self::open`]; too many leases are also as many set aside as may be held.
     pub async fn replace(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
         let asked = self.cache.clock().now();
+        let limit = self.limits(of.source).max_leases;
+        let set_aside = |owed: &&Owed| owed.of.source == of.source && owed.is_good(asked);
+        if self.book().owed.iter().filter(set_aside).count() >= limit {
+            return Err(Error::TooManyLeases { limit });
+        }
         let Some(mut done) = self.want_successor(of, asked) else { return self.open(of).await };
         loop {
             self.earlier.notify_one();

@@ -97,12 +97,16 @@ impl Leases {
         outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await
     }
 
-    /// Takes a secret out of the book, which erases it; its leases are owed from then on. Whether anything was held.
+    /// Takes what is held of a secret out of the book, which erases it; its leases are owed from then on. Whether anything was held.
     fn set_aside(&self, of: &SecretRef) -> bool {
         let mut book = self.book();
-        let Some(entry) = book.entries.remove(of) else { return false };
+        let Some(entry) = book.entries.get_mut(of) else { return false };
+        let held: Vec<Held> = [entry.current.take(), entry.previous.take()].into_iter().flatten().collect();
+        // What is on its way has its place, or it would be made twice.
+        if entry.doing != Doing::Making {
+            book.entries.remove(of);
+        }
         book.changed = true;
-        let held: Vec<Held> = [entry.current, entry.previous].into_iter().flatten().collect();
         let was_held = !held.is_empty();
         self.owe(&mut book, of, held);
         was_held

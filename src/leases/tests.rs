@@ -260,3 +260,45 @@ async fn what_somebody_counts_as_use_is_not_idle_and_that_makes_nothing() {
     world.pass(Duration::from_secs(11)).await;
     assert!(!world.mint.is_good(0));
 }
+
+#[tokio::test]
+async fn who_replaces_and_replaces_is_refused_before_there_are_leases_without_end() {
+    let world = world_with(Role::default(), Limits { max_leases: 2, ..Limits::default() }, Terms::default());
+    world.open(&of(ROLE)).await.unwrap();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(1)).await;
+        world.run(world.leases.replace(&of(ROLE))).await.unwrap();
+    }
+    let refused = world.run(world.leases.replace(&of(ROLE))).await;
+    assert_eq!(refused.unwrap_err(), Error::TooManyLeases { limit: 2 });
+    world.open(&of(ROLE)).await.unwrap();
+    assert_eq!(world.mint.made().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_while_the_old_one_is_revoked_is_made_once() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    world.mint.delay(Duration::from_secs(1));
+    let role = of(ROLE);
+    let revoked = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.leases.revoke(&role).await
+    };
+    let acts = async {
+        world.leases.woken().await;
+        let (errands, _) = world.leases.due(world.clock.now());
+        let again = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            world.leases.due(world.clock.now()).0.len()
+        };
+        let act = futures_util::future::join_all(errands.into_iter().map(|errand| world.leases.act(errand)));
+        assert_eq!(tokio::join!(act, again).1, 0, "nothing is begun beside it");
+    };
+    let (replaced, revoked, ()) = tokio::join!(world.leases.replace(&role), revoked, acts);
+    assert_eq!(serial(&replaced.unwrap()), 1);
+    assert_eq!(revoked, Ok(Some(Revoked { leases: 1, only_forgotten: false })));
+    assert_eq!(world.mint.made().len(), 2);
+    assert!(!world.mint.is_good(0) && world.mint.is_good(1));
+}

@@ -158,6 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn every_name_in_the_json_is_promised_in_the_page_on_operations() {
+        let named = LeaseLine { id: Some(ShownId("x".into())), ..lease(SystemTime::UNIX_EPOCH) };
+        let total = LeaseTotal { backend: "a".into(), held: 0, max_leases: 1, set_aside: 0 };
+        let list = LeaseList { totals: vec![total.clone()], leases: vec![named.clone()], left_out: 0 };
+        let page = include_str!("../../../docs/operations.md");
+        for json in [
+            serde_json::to_value(list).unwrap(),
+            serde_json::to_value(named).unwrap(),
+            serde_json::to_value(total).unwrap(),
+        ] {
+            for name in json.as_object().unwrap().keys() {
+                assert!(page.contains(&format!("`{name}`")), "docs/operations.md does not tell of `{name}`");
+            }
+        }
+    }
+
+    #[test]
     fn totals_say_when_no_more_can_be_opened() {
         let total = |backend: &str, held, set_aside| LeaseTotal {
             backend: backend.into(),
