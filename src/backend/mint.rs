@@ -124,8 +124,7 @@ impl Mint {
     pub fn is_good(&self, serial: usize) -> bool {
         let now = self.clock.now();
         let state = self.state();
-        let dead = |made: &Made| state.parents.get(&made.parent.0) == Some(&Parent::Dead);
-        state.made.get(serial).is_some_and(|made| now < made.ends && !dead(made))
+        state.made.get(serial).is_some_and(|made| now < made.ends && !state.is_orphan(made, now))
     }
 
     /// How many renewals were granted, revocations done, and calls of any kind asked for.
@@ -190,6 +189,17 @@ impl Mint {
     }
 }
 
+impl State {
+    /// Whether what it was made with has ended.
+    fn is_orphan(&self, made: &Made, now: Moment) -> bool {
+        match self.parents.get(&made.parent.0) {
+            Some(Parent::Dead) => true,
+            Some(Parent::Lives(Some(end))) => now >= *end,
+            _ => false,
+        }
+    }
+}
+
 fn serial(lease: &LeaseId) -> Option<usize> {
     lease.as_str().rsplit('/').next()?.parse().ok()
 }
@@ -234,11 +244,12 @@ impl Issuer for Mint {
 
     async fn renew(&self, lease: &LeaseId) -> Result<Grant, Error> {
         self.answer(Call::Renew, |state, now| {
-            let State { roles, made, parents, .. } = state;
-            let made = serial(lease).and_then(|at| made.get_mut(at)).ok_or(Error::NotFound)?;
-            if now >= made.ends || parents.get(&made.parent.0) == Some(&Parent::Dead) {
+            let at = serial(lease).ok_or(Error::NotFound)?;
+            if state.made.get(at).is_none_or(|made| now >= made.ends || state.is_orphan(made, now)) {
                 return Err(Error::NotFound);
             }
+            let State { roles, made, .. } = state;
+            let made = made.get_mut(at).ok_or(Error::NotFound)?;
             let role = roles.get(&made.path).ok_or(Error::NotFound)?;
             made.ends = now.plus(role.ttl).min(made.at.plus(role.max_ttl));
             made.renewals += 1;

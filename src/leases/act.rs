@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::entry::{Doing, Entry, Failed, Held};
+use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
 use crate::backend::issuer::{Issued, LeaseId};
@@ -30,9 +31,13 @@ pub struct Errand {
 
 #[derive(Debug)]
 enum Task {
-    Make { asker: Priority },
+    Make {
+        asker: Priority,
+    },
     Renew(LeaseId),
     Revoke(LeaseId),
+    /// What is not shown any more.
+    GiveBack(LeaseId),
 }
 
 impl Errand {
@@ -57,10 +62,10 @@ impl Leases {
             return (vec![], book.next);
         }
         book.changed = false;
-        let Book { entries, pace, closing, .. } = &mut *book;
+        let Book { entries, left, pace, closing, .. } = &mut *book;
         let mut found = Vec::new();
-        let mut next: Option<Moment> = None;
-        entries.retain(|of, entry| match self.look(of, entry, now, *closing) {
+        let (unwanted, mut next) = if *closing { (vec![], None) } else { left.due(now) };
+        entries.retain(|of, entry| match self.look(of, entry, left, now, *closing) {
             Found::Now { task, urgent, due } => {
                 found.push((due, urgent, of.clone(), task));
                 true
@@ -69,11 +74,17 @@ impl Leases {
                 next = next.into_iter().chain([at]).min();
                 true
             }
-            Found::Gone => false,
+            Found::Gone => {
+                for held in [entry.current.take(), entry.previous.take()].into_iter().flatten() {
+                    left.keep(of, held, None);
+                }
+                false
+            }
         });
         // What is nearest to its end first.
         found.sort_by_key(|(due, urgent, ..)| (!urgent, *due));
-        let mut errands = Vec::new();
+        let unwanted = unwanted.into_iter().map(|(of, id)| Errand { of, task: Task::GiveBack(id) });
+        let mut errands: Vec<Errand> = unwanted.collect();
         for (_, urgent, of, task) in found {
             if !urgent {
                 let gap = freshness::gap(self.load(entries, &of));
@@ -88,7 +99,7 @@ impl Leases {
                 entry.doing = match task {
                     Task::Make { .. } => Doing::Making,
                     Task::Renew(_) => Doing::Renewing,
-                    Task::Revoke(_) => Doing::Revoking,
+                    Task::Revoke(_) | Task::GiveBack(_) => Doing::Revoking,
                 };
             }
             errands.push(Errand { of, task });
@@ -105,7 +116,7 @@ impl Leases {
             Task::Renew(id) => self.renew(&of, &id).await,
             Task::Revoke(id) => {
                 let outcome = self.give_back(&of, &id).await;
-                self.take_note(&of, |_, entry| {
+                self.take_note(&of, |_, entry, _| {
                     entry.doing = Doing::Nothing;
                     match outcome {
                         // An open may have come between: what it waits for is made anew.
@@ -114,10 +125,23 @@ impl Leases {
                     }
                 });
             }
+            Task::GiveBack(id) => {
+                let is_gone = self.give_back(&of, &id).await.is_ok();
+                let mut book = self.book();
+                book.left.tried(&id, is_gone, self.cache.clock().now());
+                book.changed = true;
+            }
         }
     }
 
-    fn look(&self, of: &SecretRef, entry: &mut Entry, now: Moment, closing: bool) -> Found {
+    fn look(
+        &self,
+        of: &SecretRef,
+        entry: &mut Entry,
+        left: &mut LeftBehind,
+        now: Moment,
+        closing: bool,
+    ) -> Found {
         for held in [&mut entry.current, &mut entry.previous].into_iter().flatten() {
             let parent = self.parent_end(of.source, held.parent);
             if parent.is_err() && held.secret.is_some() {
@@ -127,7 +151,9 @@ impl Leases {
                 held.secret = None;
             }
         }
-        entry.previous.take_if(|held| held.secret.is_none());
+        if let Some(ended) = entry.previous.take_if(|held| held.secret.is_none()) {
+            left.keep(of, ended, None);
+        }
         if entry.doing != Doing::Nothing || closing {
             return Found::Later(next_end(entry).unwrap_or(Moment::END));
         }
@@ -174,39 +200,40 @@ impl Leases {
         let made = self.cache.ask(of.source, asker, asking).await;
         let counters = self.cache.counters();
         let mut changed = None;
-        let (mut unwanted, mut older) = (None, None);
         match made {
             Ok(issued) => {
                 counters.leases_made.count();
-                self.take_note(of, |closing, entry| {
-                    if closing && !self.limits(of.source).keep_leases {
-                        unwanted = issued.lease.clone();
-                    }
+                self.take_note(of, |closing, entry, left| {
                     let held = held(issued, asked, entry.current.is_none());
-                    let version = held.secret.as_ref().map(|secret| secret.version.clone());
-                    let before = entry.current.replace(held);
-                    if let Some(before) = before {
-                        changed = Some(Changed { of: of.clone(), version });
-                        let good = Some(before).filter(|before| before.secret.is_some());
-                        older = std::mem::replace(&mut entry.previous, good);
-                    }
                     entry.made();
+                    if closing {
+                        left.keep(of, held, None);
+                        return;
+                    }
+                    let version = held.secret.as_ref().map(|secret| secret.version.clone());
+                    if let Some(before) = entry.current.replace(held) {
+                        changed = Some(Changed { of: of.clone(), version });
+                        if let Some(older) = entry.previous.replace(before) {
+                            left.keep(of, older, None);
+                        }
+                    }
                 });
-                self.owe(&mut self.book(), of, older);
                 let what = if changed.is_some() { "a lease is replaced" } else { "a lease is made" };
                 tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
             }
             Err(error) => {
                 counters.leases_failed.count();
                 tracing::warn!(backend = %self.name(of), path = %of.path, "no lease: {error}");
-                self.take_note(of, |_, entry| {
+                self.take_note(of, |_, entry, left| {
                     let now = self.cache.clock().now();
                     self.note_failure(of, entry);
                     entry.failures = entry.failures.saturating_add(1);
                     let pause = FLOOR.saturating_mul(1 << (entry.failures - 1).min(16)).min(LONGEST_PAUSE);
                     // The backend says no, and what there was has ended: the next open finds out whether it still does.
-                    if error.is_answer() {
-                        entry.current.take_if(|held| held.secret.is_none());
+                    if error.is_answer()
+                        && let Some(ended) = entry.current.take_if(|held| held.secret.is_none())
+                    {
+                        left.keep(of, ended, None);
                     }
                     entry.failed = Some(Failed { error, ended: now, not_before: now.plus(pause) });
                     entry.wanted = false;
@@ -216,11 +243,6 @@ impl Leases {
         }
         if let Some(changed) = changed {
             self.cache.announce(&changed);
-        }
-        if let Some(id) = unwanted
-            && self.give_back(of, &id).await.is_ok()
-        {
-            self.take_note(of, |_, entry| entry.current = None);
         }
     }
 
@@ -242,7 +264,7 @@ impl Leases {
             }
         }
         let mut last = false;
-        self.take_note(of, |_, entry| {
+        self.take_note(of, |_, entry, _| {
             entry.doing = Doing::Nothing;
             // It may have been replaced meanwhile by who asked for that.
             let Some(held) = entry.current.as_mut().filter(|held| held.id.as_ref() == Some(id)) else {
@@ -253,6 +275,7 @@ impl Leases {
                     held.lease.renewed(asked.0, grant, chance());
                     last = !held.lease.grows();
                     held.granted = asked;
+                    held.until = grant.life.map(|life| asked.0.plus(life));
                 }
                 Err(Error::NotFound) => {
                     held.lease.died(self.cache.clock().now());
@@ -284,13 +307,13 @@ impl Leases {
     }
 
     /// Changes an entry, tells those who wait for it, and has the book looked through again.
-    pub(super) fn take_note(&self, of: &SecretRef, note: impl FnOnce(bool, &mut Entry)) {
+    fn take_note(&self, of: &SecretRef, note: impl FnOnce(bool, &mut Entry, &mut LeftBehind)) {
         {
             let mut book = self.book();
-            let closing = book.closing;
             let now = self.cache.clock().now();
-            note(closing, book.entries.entry(of.clone()).or_insert_with(|| Entry::new(now)));
-            book.changed = true;
+            let Book { entries, left, changed, closing, .. } = &mut *book;
+            note(*closing, entries.entry(of.clone()).or_insert_with(|| Entry::new(now)), left);
+            *changed = true;
             if let Some(entry) = book.entries.get(of) {
                 entry.done.send_replace(());
             }
@@ -323,7 +346,8 @@ fn held(issued: Issued, asked: (Moment, SystemTime), first: bool) -> Held {
     secret.created = Some(asked.1);
     secret.fields.shrink_to_fit();
     let lease = Lease::new(asked.0, grant, first, chance());
-    Held { lease, id, parent, made: asked.1, granted: asked, secret: Some(Arc::new(secret)) }
+    let until = lease.ends();
+    Held { lease, id, parent, made: asked.1, granted: asked, until, secret: Some(Arc::new(secret)) }
 }
 
 /// When the next of what is held ends by itself.

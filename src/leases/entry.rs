@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::backend::Error;
 use crate::backend::issuer::{LeaseId, ParentId};
-use crate::cache::{SecretRef, Snapshot};
+use crate::cache::Snapshot;
 use crate::clock::Moment;
 use crate::lease::Lease;
 use crate::secret::Secret;
@@ -25,6 +25,8 @@ pub(super) struct Held {
     /// When it was asked for, and when it was made or renewed the last time.
     pub(super) made: SystemTime,
     pub(super) granted: (Moment, SystemTime),
+    /// Its end as it was granted, whatever else is known of it.
+    pub(super) until: Option<Moment>,
     /// None once it has ended.
     pub(super) secret: Option<Arc<Secret>>,
 }
@@ -45,27 +47,6 @@ impl Held {
             fresh_until: end,
             served_until: end,
         }))
-    }
-}
-
-/// A lease that is served no more and has not been ended yet: the end of the mount ends it at the latest.
-#[derive(Debug)]
-pub(super) struct Owed {
-    pub(super) of: SecretRef,
-    pub(super) id: LeaseId,
-    /// When it ends by itself.
-    pub(super) ends: Option<Moment>,
-}
-
-impl Owed {
-    /// Of what was held; `None` where that has no lease to be ended.
-    pub(super) fn of(of: &SecretRef, held: Held) -> Option<Self> {
-        Some(Self { of: of.clone(), id: held.id?, ends: held.lease.ends() })
-    }
-
-    /// Whether it may live at `now`.
-    pub(super) fn is_good(&self, now: Moment) -> bool {
-        self.ends.is_none_or(|end| now < end)
     }
 }
 
@@ -120,6 +101,11 @@ impl Entry {
     pub(super) fn failure(&self, asked: Moment, now: Moment) -> Option<Error> {
         let failed = self.failed.as_ref()?;
         (failed.ended >= asked || now < failed.not_before).then(|| failed.error.clone())
+    }
+
+    /// What may be given to readers: not what is being given back.
+    pub(super) fn given(&self) -> Option<&Held> {
+        self.current.as_ref().filter(|_| self.doing != Doing::Revoking)
     }
 
     /// Whether it counts as a lease: there is one, or one is being made.

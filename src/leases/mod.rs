@@ -6,6 +6,7 @@
 
 mod act;
 mod entry;
+mod left;
 mod revoke;
 mod state;
 
@@ -20,7 +21,8 @@ use crate::cache::{Priority, SecretCache, SecretRef, Snapshot, SourceId};
 use crate::clock::Moment;
 use crate::lease::Terms;
 pub use act::Errand;
-use entry::{Entry, Held, Owed};
+use entry::{Entry, Held};
+use left::LeftBehind;
 pub use revoke::{NotRevoked, Revoked};
 pub use state::{LeaseCount, LeaseState};
 
@@ -62,8 +64,7 @@ pub struct Leases {
 #[derive(Default)]
 struct Book {
     entries: HashMap<SecretRef, Entry>,
-    /// Leases that are to be ended, though nothing shows them any more.
-    owed: Vec<Owed>,
+    left: LeftBehind,
     /// Something has changed since it was looked through.
     changed: bool,
     /// The next that is to be done, when it was looked through the last time.
@@ -138,7 +139,7 @@ impl Leases {
     pub fn current(&self, of: &SecretRef) -> Option<Arc<Snapshot>> {
         let now = self.cache.clock().now();
         let book = self.book();
-        self.alive(of, book.entries.get(of)?.current.as_ref()?, now)
+        self.alive(of, book.entries.get(of)?.given()?, now)
     }
 
     /// The predecessor of the secret, if it has not ended yet.
@@ -160,7 +161,7 @@ impl Leases {
                 let mut book = self.book();
                 if let Some(entry) = book.entries.get_mut(of) {
                     entry.used = entry.used.max(now);
-                    if let Some(held) = entry.current.as_ref().and_then(|held| self.alive(of, held, now)) {
+                    if let Some(held) = entry.given().and_then(|held| self.alive(of, held, now)) {
                         return Ok(held);
                     }
                     if let Some(error) = entry.failure(asked, now) {
@@ -191,8 +192,7 @@ impl Leases {
     pub async fn replace(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
         let asked = self.cache.clock().now();
         let limit = self.limits(of.source).max_leases;
-        let set_aside = |owed: &&Owed| owed.of.source == of.source && owed.is_good(asked);
-        if self.book().owed.iter().filter(set_aside).count() >= limit {
+        if self.book().left.alive(asked).filter(|left| left.source == of.source).count() >= limit {
             return Err(Error::TooManyLeases { limit });
         }
         let Some(mut done) = self.want_successor(of, asked) else { return self.open(of).await };
@@ -304,5 +304,7 @@ impl Leases {
 /// What a secret was made with has ended, and so has the secret.
 struct Died;
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -6,14 +6,16 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 
-use super::entry::{Doing, Held, Owed};
-use super::{Book, Leases};
+use super::Leases;
+use super::entry::{Doing, Held};
 use crate::backend::Error;
 use crate::backend::issuer::LeaseId;
 use crate::cache::{Priority, SecretRef};
 
 /// Leases given back at once.
 const TOGETHER: usize = 16;
+/// What is being given back is not tried by anybody else for this long.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether what was being made has been.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -40,19 +42,28 @@ impl Leases {
     ///
     /// # Errors
     /// What the backend said first. The secret is erased here in any case, also when this is dropped half-way; what is not
-    /// ended is tried again when this is called again, and when the mount ends.
+    /// ended is tried again.
     pub async fn revoke(&self, of: &SecretRef) -> Result<Option<Revoked>, Error> {
-        let was_held = self.set_aside(of);
+        let held = self.taken(of);
+        let was_held = held.is_some();
         let now = self.cache.clock().now();
-        let owed = |book: &Book| -> Vec<LeaseId> {
-            let owed = book.owed.iter().filter(|owed| owed.of == *of && owed.is_good(now));
-            owed.map(|owed| owed.id.clone()).collect()
+        let ids = {
+            // From here on they are not lost, should this be dropped.
+            let mut book = self.book();
+            held.into_iter().flatten().for_each(|held| book.left.keep(of, held, None));
+            book.changed = true;
+            book.left.unwanted(of, now, now.plus(PATIENCE))
         };
-        let ids = owed(&self.book());
         if ids.is_empty() {
             return Ok(was_held.then_some(Revoked { leases: 0, only_forgotten: true }));
         }
-        let outcomes = join_all(ids.iter().map(|id| self.settle(of, id))).await;
+        let each = ids.iter().map(async |id| {
+            let outcome = self.give_back(of, id).await;
+            self.book().left.tried(id, outcome.is_ok(), self.cache.clock().now());
+            outcome
+        });
+        let outcomes = join_all(each).await;
+        self.look_again();
         outcomes.into_iter().collect::<Result<Vec<()>, Error>>()?;
         Ok(Some(Revoked { leases: ids.len(), only_forgotten: false }))
     }
@@ -63,8 +74,7 @@ impl Leases {
         let book = self.book();
         let held =
             book.entries.iter().filter(|(_, entry)| entry.current.is_some() || entry.previous.is_some());
-        let owed = book.owed.iter().filter(|owed| owed.is_good(now)).map(|owed| &owed.of);
-        let mut all: Vec<SecretRef> = held.map(|(of, _)| of).chain(owed).cloned().collect();
+        let mut all: Vec<SecretRef> = held.map(|(of, _)| of).chain(book.left.alive(now)).cloned().collect();
         all.sort_by(|a, b| (a.source, &a.path, a.demand).cmp(&(b.source, &b.path, b.demand)));
         all.dedup();
         all
@@ -79,51 +89,33 @@ impl Leases {
             tokio::time::sleep(LOOK).await;
         }
         let all: Vec<SecretRef> = self.book().entries.keys().cloned().collect();
-        for of in all.iter().filter(|of| !self.limits(of.source).keep_leases) {
-            self.set_aside(of);
-        }
-        let now = self.cache.clock().now();
-        let owed = |book: &Book| -> Vec<(SecretRef, LeaseId)> {
-            let mine = |owed: &&Owed| owed.is_good(now) && !self.limits(owed.of.source).keep_leases;
-            book.owed.iter().filter(mine).map(|owed| (owed.of.clone(), owed.id.clone())).collect()
-        };
-        let each = owed(&self.book());
+        let held = all.into_iter().flat_map(|of| {
+            let ids = self.taken(&of).unwrap_or_default().into_iter().filter_map(|held| held.id);
+            ids.map(move |id| (of.clone(), id)).collect::<Vec<_>>()
+        });
+        let mut each: Vec<(SecretRef, LeaseId)> = held.collect();
+        each.extend(self.book().left.take(self.cache.clock().now()));
+        each.retain(|(of, _)| !self.limits(of.source).keep_leases);
         let outcomes = stream::iter(each).map(async |(of, id)| {
             let left = deadline.since(self.cache.clock().now());
-            let given = tokio::time::timeout(left, self.settle(&of, &id)).await;
+            let given = tokio::time::timeout(left, self.give_back(&of, &id)).await;
             let outcome = given.unwrap_or(Err(Error::TimedOut(limit)));
             outcome.err().map(|error| NotRevoked { of, error })
         });
         outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await
     }
 
-    /// Takes what is held of a secret out of the book, which erases it; its leases are owed from then on. Whether anything was held.
-    fn set_aside(&self, of: &SecretRef) -> bool {
+    /// Takes what was held of a secret and of its predecessor out of the book.
+    fn taken(&self, of: &SecretRef) -> Option<Vec<Held>> {
         let mut book = self.book();
-        let Some(entry) = book.entries.get_mut(of) else { return false };
+        let entry = book.entries.get_mut(of)?;
         let held: Vec<Held> = [entry.current.take(), entry.previous.take()].into_iter().flatten().collect();
         // What is on its way has its place, or it would be made twice.
         if entry.doing != Doing::Making {
             book.entries.remove(of);
         }
         book.changed = true;
-        let was_held = !held.is_empty();
-        self.owe(&mut book, of, held);
-        was_held
-    }
-
-    /// Notes what is to be ended still, and drops what has ended by itself.
-    pub(super) fn owe(&self, book: &mut Book, of: &SecretRef, held: impl IntoIterator<Item = Held>) {
-        let now = self.cache.clock().now();
-        book.owed.retain(|owed| owed.is_good(now));
-        book.owed.extend(held.into_iter().filter_map(|held| Owed::of(of, held)));
-    }
-
-    /// Ends a lease that is owed.
-    async fn settle(&self, of: &SecretRef, id: &LeaseId) -> Result<(), Error> {
-        self.give_back(of, id).await?;
-        self.book().owed.retain(|owed| owed.of != *of || owed.id != *id);
-        Ok(())
+        (!held.is_empty()).then_some(held)
     }
 
     /// Ends a lease. One that is not there any more is as good as ended.

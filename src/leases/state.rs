@@ -41,8 +41,8 @@ pub struct LeaseCount {
     pub held: usize,
     /// As many may be, by the configuration.
     pub max_leases: usize,
-    /// Leases that no file shows any more and that are ended with the mount at the latest: older than a predecessor, or
-    /// revoked without the backend's consent.
+    /// Leases that no file shows any more and that are ended with the mount at the latest: older than a predecessor, or not
+    /// given back yet because the backend did not take them.
     pub set_aside: usize,
 }
 
@@ -58,7 +58,7 @@ impl Leases {
             source,
             held: book.entries.iter().filter(|(of, entry)| of.source == source && entry.counts()).count(),
             max_leases: self.limits(source).max_leases,
-            set_aside: book.owed.iter().filter(|owed| owed.of.source == source && owed.is_good(now)).count(),
+            set_aside: book.left.alive(now).filter(|of| of.source == source).count(),
         };
         makers.into_iter().map(count).collect()
     }
@@ -90,7 +90,7 @@ impl Leases {
                 next_in,
                 failures: held.lease.failures(),
                 has_previous: entry.previous.is_some(),
-                good: self.alive(of, held, now).is_some(),
+                good: entry.given().is_some_and(|held| self.alive(of, held, now).is_some()),
             }
         });
         let mut states: Vec<LeaseState> = states.collect();

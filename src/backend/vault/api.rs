@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::RETRY_AFTER;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, StatusCode};
 use rustify::client::Client as _;
 use rustify::endpoint::{Endpoint, MiddleWare as _};
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::config::{Config, ConfigError, Setting, TokenSource};
 use super::http::{Transport, our_error};
+use crate::backend::issuer::ParentId;
 use crate::backend::{Error, retry_after};
 use crate::clock::{Clock, Moment};
 use crate::{path::BackendPath, printable::printable_path, trusted_file};
@@ -25,17 +26,27 @@ const MAX_PATH: usize = 48 << 10;
 const NO_TOKEN: &str = "no token: set VAULT_TOKEN or run `vault login`";
 
 /// `GET /v1/PATH`, with a query where there is one: `list=true`, which unlike the method LIST passes every proxy, or the
-/// number of a version.
+/// number of a version. Or `POST /v1/PATH`, with a body of JSON.
 pub(super) struct Call {
     path: String,
     query: String,
+    /// What is posted; none for a `GET`.
+    body: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Call {
     /// Reads `segments`, encoded one by one. A segment that could be misread on the way is [`Error::NotFound`]:
     /// Vault cannot hold a secret of that name.
     pub(super) fn read<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
-        Ok(Self { path: encode(segments)?, query: String::new() })
+        Ok(Self { path: encode(segments)?, query: String::new(), body: None })
+    }
+
+    /// Writes `body`, which is JSON and may hold a secret, to `segments`.
+    pub(super) fn write<'a>(
+        segments: impl IntoIterator<Item = &'a str>,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Self, Error> {
+        Ok(Self { body: Some(body), ..Self::read(segments)? })
     }
 
     /// Reads version `number` of what is at `segments` (KV version 2).
@@ -50,7 +61,7 @@ impl Call {
     pub(super) fn list<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         let mut path = encode(segments)?;
         path.push('/');
-        Ok(Self { path, query: "list=true".to_owned() })
+        Ok(Self { path, query: "list=true".to_owned(), body: None })
     }
 
     /// Lists at most `limit` names of the folder at `segments`, those that follow `after` (OpenBao; Vault ignores both).
@@ -83,7 +94,7 @@ impl Endpoint for Call {
     }
 
     fn method(&self) -> RequestMethod {
-        RequestMethod::GET
+        if self.body.is_some() { RequestMethod::POST } else { RequestMethod::GET }
     }
 
     /// The trait's own would encode the path a second time, and drop `..` instead of refusing it.
@@ -93,11 +104,15 @@ impl Endpoint for Call {
             url.push('?');
             url.push_str(&self.query);
         }
-        Request::builder()
-            .method(Method::GET)
-            .uri(&url)
-            .body(Vec::new())
-            .map_err(|source| ClientError::RequestBuildError { source, method: RequestMethod::GET, url })
+        let request = Request::builder().uri(&url);
+        let request = match &self.body {
+            Some(body) => request
+                .method(Method::POST)
+                .header(CONTENT_TYPE, "application/json")
+                .body(Vec::from(body.as_slice())),
+            None => request.method(Method::GET).body(Vec::new()),
+        };
+        request.map_err(|source| ClientError::RequestBuildError { source, method: self.method(), url })
     }
 }
 
@@ -142,7 +157,12 @@ impl Api {
     }
 
     /// The body of a 2xx answer; everything else is an error.
-    pub(super) async fn get(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub(super) async fn call(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Error> {
+        Ok(self.call_noting(call).await?.0)
+    }
+
+    /// As [`Self::call`], with the token that it was made with.
+    pub(super) async fn call_noting(&self, call: &Call) -> Result<(Zeroizing<Vec<u8>>, ParentId), Error> {
         let middleware = self.middleware.get_or_try_init(|| self.load_middleware()).await?;
         let mut request = call.request(self.transport.base()).map_err(our_error)?;
         middleware.request(call, &mut request).map_err(our_error)?;
@@ -154,7 +174,7 @@ impl Api {
         }
         let response = self.transport.send(request).await.map_err(our_error)?;
         match meaning(response.status(), wait(response.headers())) {
-            None => Ok(Zeroizing::new(response.into_body())),
+            None => Ok((Zeroizing::new(response.into_body()), ParentId(0))),
             Some(error) => Err(error),
         }
     }

@@ -203,7 +203,7 @@ async fn ask(
     call: &Call,
     folder: &BackendPath,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let answer = tokio::time::timeout(limit, api.get(call)).await.unwrap_or(Err(Error::TimedOut(limit)));
+    let answer = tokio::time::timeout(limit, api.call(call)).await.unwrap_or(Err(Error::TimedOut(limit)));
     answer.map_err(|error| cannot_exist(error, folder))
 }
 

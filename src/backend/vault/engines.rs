@@ -155,7 +155,7 @@ impl Engines {
 
     /// Every engine the token may see, asked anew.
     pub(super) async fn all(&self, api: &Api) -> Result<Vec<Arc<Engine>>, Error> {
-        let body = api.get(&Call::read(MOUNTS)?).await?;
+        let body = api.call(&Call::read(MOUNTS)?).await?;
         let all: AllMounts = data(&body)?.ok_or(Error::Malformed("no data in the list of engines"))?;
         let now = self.clock.now();
         let mut engines = Vec::new();
@@ -181,7 +181,7 @@ impl Engines {
     }
 
     async fn look_up(&self, api: &Api, path: &BackendPath) -> Result<Place, Error> {
-        let body = api.get(&Call::read(MOUNTS.into_iter().chain(path.segments()))?).await?;
+        let body = api.call(&Call::read(MOUNTS.into_iter().chain(path.segments()))?).await?;
         let facts: MountFacts = data(&body)?.ok_or(Error::Malformed("no data about the engine"))?;
         let wrong = Error::Malformed("the engine named does not cover the path asked for");
         let mut engine = Engine::new(&facts.path, &facts)?;

@@ -9,6 +9,7 @@ use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use reqwest::Url;
 use rustify::errors::ClientError;
+use zeroize::Zeroizing;
 
 use super::config::{Config, ConfigError, origin};
 use super::connections::Connections;
@@ -48,17 +49,20 @@ impl Transport {
     }
 
     async fn call(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Error> {
-        let (parts, _) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let body = Zeroizing::new(body);
         let mut headers = parts.headers;
         for value in headers.values_mut() {
             value.set_sensitive(true);
         }
         let url = self.locate(&parts.uri)?;
-        let mut answer = self.exchange(&parts.method, &url, &headers).await?;
-        if answer.status().is_redirection() {
+        let mut answer = self.exchange(&parts.method, &url, &headers, &body).await?;
+        // The others turn a POST into a GET (RFC 9110, 15.4).
+        let keeps_method = parts.method == Method::GET || matches!(answer.status().as_u16(), 307 | 308);
+        if answer.status().is_redirection() && keeps_method {
             let url = self.redirected(&url, answer.headers())?;
             drop(answer);
-            answer = self.exchange(&parts.method, &url, &headers).await?;
+            answer = self.exchange(&parts.method, &url, &headers, &body).await?;
             if answer.status().is_redirection() {
                 return Err(Error::Unreachable(format!("{} redirects in a circle", self.origin)));
             }
@@ -112,11 +116,15 @@ impl Transport {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        body: &[u8],
     ) -> Result<reqwest::Response, Error> {
         let client = self.connections.client();
         let send = || {
             let mut request = reqwest::Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
+            if !body.is_empty() {
+                *request.body_mut() = Some(body.to_vec().into());
+            }
             client.execute(request)
         };
         match send().await {

@@ -35,7 +35,7 @@ pub(super) async fn read(
         None => Call::read(segments)?,
         Some(number) => Call::read_version(segments, number)?,
     };
-    let body = api.get(&call).await.map_err(|error| cannot_exist(error, rest))?;
+    let body = api.call(&call).await.map_err(|error| cannot_exist(error, rest))?;
     if engine.kind == Kind::Kv1 {
         return unversioned(&body);
     }
@@ -65,7 +65,7 @@ pub(super) async fn list(api: &Api, engine: &Engine, rest: &BackendPath) -> Resu
         Kind::Other(_) => return Err(engine.refusal()),
     };
     let call = Call::list(engine.mount.segments().chain(middle).chain(rest.segments()))?;
-    let body = api.get(&call).await.map_err(|error| cannot_exist(error, rest))?;
+    let body = api.call(&call).await.map_err(|error| cannot_exist(error, rest))?;
     listing(&body)
 }
 
