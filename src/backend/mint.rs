@@ -133,18 +133,24 @@ impl Mint {
         (state.renewals, state.revocations, state.asked)
     }
 
-    /// What has been made so far ends then; `None`: it does not.
+    /// What is made with the present parent ends then; `None`: it does not.
     pub fn parent_ends(&self, end: Option<Moment>) {
         let mut state = self.state();
         let parent = state.parent;
-        state.parents.insert(parent, Parent::Lives(end));
+        state.parents.insert(parent, Parent::Current(end));
         drop(state);
         self.parents.notify_waiters();
     }
 
-    /// Another parent from now on.
+    /// Another parent from now on; the present one lives to its end.
     pub fn next_parent(&self) {
-        self.state().parent += 1;
+        let mut state = self.state();
+        let parent = state.parent;
+        if let Some(Parent::Current(end)) = state.parents.get(&parent).copied() {
+            state.parents.insert(parent, Parent::Superseded(end));
+        }
+        state.parent += 1;
+        drop(state);
         self.parents.notify_waiters();
     }
 
@@ -194,7 +200,7 @@ impl State {
     fn is_orphan(&self, made: &Made, now: Moment) -> bool {
         match self.parents.get(&made.parent.0) {
             Some(Parent::Dead) => true,
-            Some(Parent::Lives(Some(end))) => now >= *end,
+            Some(Parent::Current(Some(end)) | Parent::Superseded(Some(end))) => now >= *end,
             _ => false,
         }
     }
@@ -224,6 +230,10 @@ impl Issuer for Mint {
         self.answer(Call::Issue, |state, now| {
             let role = state.roles.get(&path.joined()).ok_or(Error::NotFound)?.clone();
             let (number, parent) = (state.made.len(), ParentId(state.parent));
+            let made = Made { path: path.joined(), at: now, ends: now, parent, renewals: 0 };
+            if state.is_orphan(&made, now) {
+                return Err(Error::Unreachable("the token has ended".to_owned()));
+            }
             let life = role.ttl.min(role.max_ttl);
             let (path, ends) = (path.joined(), now.plus(life));
             let field = |name: &String, value: String| Field {
@@ -235,7 +245,7 @@ impl Issuer for Mint {
             let fields = fields.chain([field(&"serial".to_owned(), number.to_string())]).collect();
             let secret = Secret { fields, version: Version::default(), created: None, expires: None };
             let lease = role.leased.then(|| LeaseId::new(format!("{path}/{number}")));
-            state.made.push(Made { path, at: now, ends, parent, renewals: 0 });
+            state.made.push(Made { ends, ..made });
             let grant = Grant { life: Some(life), renewable: role.leased, succession: role.succession };
             Ok(Issued { secret, lease, grant, parent: Some(parent) })
         })
@@ -272,7 +282,7 @@ impl Issuer for Mint {
     }
 
     fn parent(&self, parent: ParentId) -> Parent {
-        self.state().parents.get(&parent.0).copied().unwrap_or(Parent::Lives(None))
+        self.state().parents.get(&parent.0).copied().unwrap_or(Parent::Current(None))
     }
 
     async fn parents_changed(&self) {

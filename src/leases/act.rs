@@ -8,7 +8,7 @@ use super::entry::{Doing, Entry, Failed, Held};
 use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
-use crate::backend::issuer::{Issued, LeaseId};
+use crate::backend::issuer::{Issued, LeaseId, Parent};
 use crate::cache::{Changed, Priority, SecretRef, chance};
 use crate::clock::Moment;
 use crate::freshness;
@@ -87,13 +87,12 @@ impl Leases {
         let mut errands: Vec<Errand> = unwanted.collect();
         for (_, urgent, of, task) in found {
             if !urgent {
-                let gap = freshness::gap(self.load(entries, &of));
                 let paced = pace.entry(of.source).or_insert(Moment::START);
                 if now < *paced {
                     next = next.into_iter().chain([*paced]).min();
                     continue;
                 }
-                *paced = now.plus(gap);
+                *paced = now.plus(freshness::gap(self.load(entries, &of)));
             }
             if let Some(entry) = entries.get_mut(&of) {
                 entry.doing = match task {
@@ -115,7 +114,7 @@ impl Leases {
             Task::Make { asker } => self.make(&of, asker).await,
             Task::Renew(id) => self.renew(&of, &id).await,
             Task::Revoke(id) => {
-                let outcome = self.give_back(&of, &id).await;
+                let outcome = self.give_back(&of, &id, Priority::Lease).await;
                 self.take_note(&of, |_, entry, _| {
                     entry.doing = Doing::Nothing;
                     match outcome {
@@ -126,7 +125,7 @@ impl Leases {
                 });
             }
             Task::GiveBack(id) => {
-                let is_gone = self.give_back(&of, &id).await.is_ok();
+                let is_gone = self.give_back(&of, &id, Priority::Lease).await.is_ok();
                 let mut book = self.book();
                 book.left.tried(&id, is_gone, self.cache.clock().now());
                 book.changed = true;
@@ -143,11 +142,14 @@ impl Leases {
         closing: bool,
     ) -> Found {
         for held in [&mut entry.current, &mut entry.previous].into_iter().flatten() {
-            let parent = self.parent_end(of.source, held.parent);
-            if parent.is_err() && held.secret.is_some() {
+            let is_orphan = match self.parent(of.source, held.parent) {
+                Parent::Current(end) | Parent::Superseded(end) => end.is_some_and(|end| now >= end),
+                Parent::Dead => true,
+            };
+            if is_orphan && held.secret.is_some() {
                 held.lease.died(now);
             }
-            if held.lease.good_until(parent.unwrap_or(None)).is_some_and(|end| now >= end) {
+            if held.lease.ends().is_some_and(|end| now >= end) {
                 held.secret = None;
             }
         }
@@ -155,7 +157,7 @@ impl Leases {
             left.keep(of, ended, None);
         }
         if entry.doing != Doing::Nothing || closing {
-            return Found::Later(next_end(entry).unwrap_or(Moment::END));
+            return Found::Later(self.next_end(of, entry));
         }
         if entry.wanted {
             let task = Task::Make { asker: Priority::Reader };
@@ -166,17 +168,15 @@ impl Leases {
             let kept = forgotten.filter(|at| now < *at || entry.done.receiver_count() > 0);
             return match (kept, &entry.previous) {
                 (Some(at), _) => Found::Later(at),
-                (None, Some(_)) => Found::Later(next_end(entry).unwrap_or(Moment::END)),
+                (None, Some(_)) => Found::Later(self.next_end(of, entry)),
                 (None, None) => Found::Gone,
             };
         };
-        let parent = self.parent_end(of.source, held.parent).unwrap_or(None);
-        let terms = (self.terms)(of);
-        let step = held.lease.next(&terms, parent, entry.used, now);
+        let step = self.next(of, entry, held, now);
         if now < step.at {
-            return Found::Later(next_end(entry).map_or(step.at, |end| end.min(step.at)));
+            return Found::Later(self.next_end(of, entry).min(step.at));
         }
-        let end = held.lease.good_until(parent).unwrap_or(Moment::END);
+        let end = self.end(of, held).unwrap_or(Moment::END);
         let last = end.minus(end.since(held.lease.made()) / 20);
         let due = |task| Found::Now { task, urgent: now >= last, due: step.at };
         match (step.action, &held.id) {
@@ -300,6 +300,22 @@ impl Leases {
         self.cache.source(of.source).map_or("", |source| &source.name)
     }
 
+    /// When a lease ends, by itself or with what it was made with.
+    pub(super) fn end(&self, of: &SecretRef, held: &Held) -> Option<Moment> {
+        let parent = match self.parent(of.source, held.parent) {
+            Parent::Current(end) | Parent::Superseded(end) => end,
+            Parent::Dead => Some(Moment::START),
+        };
+        held.lease.good_until(parent)
+    }
+
+    /// When the next of what is held ends.
+    fn next_end(&self, of: &SecretRef, entry: &Entry) -> Moment {
+        let held = [&entry.current, &entry.previous].into_iter().flatten();
+        let ends = held.filter(|held| held.secret.is_some()).filter_map(|held| self.end(of, held));
+        ends.min().unwrap_or(Moment::END)
+    }
+
     fn note_failure(&self, of: &SecretRef, entry: &mut Entry) {
         if let Some(held) = &mut entry.current {
             held.lease.failed(&(self.terms)(of), self.cache.clock().now(), chance());
@@ -348,10 +364,4 @@ fn held(issued: Issued, asked: (Moment, SystemTime), first: bool) -> Held {
     let lease = Lease::new(asked.0, grant, first, chance());
     let until = lease.ends();
     Held { lease, id, parent, made: asked.1, granted: asked, until, secret: Some(Arc::new(secret)) }
-}
-
-/// When the next of what is held ends by itself.
-fn next_end(entry: &Entry) -> Option<Moment> {
-    let held = [&entry.current, &entry.previous].into_iter().flatten();
-    held.filter(|held| held.secret.is_some()).filter_map(|held| held.lease.ends()).min()
 }

@@ -19,7 +19,7 @@ use crate::backend::Error;
 use crate::backend::issuer::{Demand, Nature, Parent, ParentId};
 use crate::cache::{Priority, SecretCache, SecretRef, Snapshot, SourceId};
 use crate::clock::Moment;
-use crate::lease::Terms;
+use crate::lease::{Step, Terms};
 pub use act::Errand;
 use entry::{Entry, Held};
 use left::LeftBehind;
@@ -155,6 +155,7 @@ impl Leases {
     /// What the backend said when it was to be made, now or less than a pause ago; or there are too many leases.
     pub async fn open(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
         let asked = self.cache.clock().now();
+        let mut waited = false;
         loop {
             let mut done = {
                 let now = self.cache.clock().now();
@@ -166,6 +167,11 @@ impl Leases {
                     }
                     if let Some(error) = entry.failure(asked, now) {
                         return Err(error);
+                    }
+                    // Made for us, and over: to make another one would come to the same.
+                    let made = |held: &Held| held.lease.made() >= asked && !entry.wanted;
+                    if waited && entry.current.as_ref().is_some_and(made) {
+                        return Err(Error::Unreachable("what was made has ended at once".to_owned()));
                     }
                 }
                 if book.closing {
@@ -182,6 +188,7 @@ impl Leases {
             self.earlier.notify_one();
             // An error means that the entry was dropped: it is looked for anew.
             let _ = done.changed().await;
+            waited = true;
         }
     }
 
@@ -247,21 +254,28 @@ impl Leases {
 
     /// A lease that is held, as long as it is good.
     fn alive(&self, of: &SecretRef, held: &Held, now: Moment) -> Option<Arc<Snapshot>> {
-        match self.parent_end(of.source, held.parent) {
-            Ok(parent) => held.snapshot(parent, now),
-            Err(Died) => None,
+        match self.parent(of.source, held.parent) {
+            Parent::Current(end) | Parent::Superseded(end) => held.snapshot(end, now),
+            Parent::Dead => None,
         }
     }
 
-    /// When what a secret was made with ends.
-    fn parent_end(&self, source: SourceId, parent: Option<ParentId>) -> Result<Option<Moment>, Died> {
-        let Some(parent) = parent else { return Ok(None) };
+    /// What is known of what a secret was made with.
+    fn parent(&self, source: SourceId, parent: Option<ParentId>) -> Parent {
         let issuer = self.cache.source(source).and_then(|source| source.backend.issuer());
-        match issuer.map(|issuer| issuer.parent(parent)) {
-            Some(Parent::Lives(end)) => Ok(end),
-            Some(Parent::Dead) => Err(Died),
-            None => Ok(None),
+        match (issuer, parent) {
+            (Some(issuer), Some(parent)) => issuer.parent(parent),
+            _ => Parent::Current(None),
         }
+    }
+
+    /// What is to be done next about a lease. The end of what it was made with counts only where a successor would outlive it.
+    fn next(&self, of: &SecretRef, entry: &Entry, held: &Held, now: Moment) -> Step {
+        let parent = match self.parent(of.source, held.parent) {
+            Parent::Superseded(end) => end,
+            Parent::Current(_) | Parent::Dead => None,
+        };
+        held.lease.next(&(self.terms)(of), parent, entry.used, now)
     }
 
     /// An error where one lease more would be too many.
@@ -300,9 +314,6 @@ impl Leases {
         self.book.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
-
-/// What a secret was made with has ended, and so has the secret.
-struct Died;
 
 #[cfg(test)]
 mod model;

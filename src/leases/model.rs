@@ -28,8 +28,8 @@ enum Op {
     Fail(Call, Error),
     Heal,
     LoseParent,
-    /// The present token ends in so many seconds; the next one takes its place.
-    ParentEnds(u64),
+    /// The present token ends in so many seconds; whether the next one takes its place.
+    ParentEnds(u64, bool),
     Revoke(usize),
     Replace(usize),
     /// Somebody revokes what was made the last time.
@@ -58,7 +58,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(call, error)| Op::Fail(call, error)),
         3 => Just(Op::Heal),
         1 => Just(Op::LoseParent),
-        1 => (1..60_u64).prop_map(Op::ParentEnds),
+        1 => (1..60_u64, any::<bool>()).prop_map(|(seconds, next)| Op::ParentEnds(seconds, next)),
         1 => role.clone().prop_map(Op::Revoke),
         1 => role.prop_map(Op::Replace),
         1 => Just(Op::EndLast),
@@ -74,6 +74,8 @@ struct Life {
     failing: bool,
     /// Making is denied: what ends meanwhile is forgotten until somebody opens it again.
     denied: bool,
+    /// The present token has no successor.
+    parent_ended: bool,
     /// Roles that are to be kept: opened, and not revoked since; and whether what is held was ended by somebody else.
     kept: [bool; ROLES.len()],
     ended: Vec<usize>,
@@ -110,6 +112,7 @@ impl Life {
             well_since: now,
             failing: false,
             denied: false,
+            parent_ended: false,
             kept,
             ended,
             forced: 0,
@@ -183,13 +186,18 @@ impl Life {
             }
             Op::LoseParent => {
                 self.mint.lose_parent();
+                self.parent_ended = false;
                 self.forced += ROLES.len() as u64;
                 self.leases.look_again();
                 self.disturbed();
             }
-            Op::ParentEnds(seconds) => {
+            Op::ParentEnds(seconds, next) => {
+                self.parent_ended |= !next;
                 self.mint.parent_ends(Some(self.clock.now().plus(Duration::from_secs(*seconds))));
-                self.mint.next_parent();
+                if *next {
+                    self.mint.next_parent();
+                    self.parent_ended = false;
+                }
                 self.leases.look_again();
                 self.disturbed();
             }
@@ -231,7 +239,7 @@ impl Life {
             // Without a failure there is no gap: a successor is there before the end of its predecessor. What somebody
             // else has ended is found out at the next renewal at the latest.
             self.kept[role] &= held.is_some() || !self.denied;
-            let well = !self.failing && now.since(self.well_since) >= RECOVERED;
+            let well = !self.failing && !self.parent_ended && now.since(self.well_since) >= RECOVERED;
             if well && self.kept[role] && role < ROLES.len() - 1 {
                 assert!(held.is_some(), "nothing is held of {}", ROLES[role].0);
             }

@@ -58,7 +58,7 @@ impl Leases {
             return Ok(was_held.then_some(Revoked { leases: 0, only_forgotten: true }));
         }
         let each = ids.iter().map(async |id| {
-            let outcome = self.give_back(of, id).await;
+            let outcome = self.give_back(of, id, Priority::Operator).await;
             self.book().left.tried(id, outcome.is_ok(), self.cache.clock().now());
             outcome
         });
@@ -98,7 +98,7 @@ impl Leases {
         each.retain(|(of, _)| !self.limits(of.source).keep_leases);
         let outcomes = stream::iter(each).map(async |(of, id)| {
             let left = deadline.since(self.cache.clock().now());
-            let given = tokio::time::timeout(left, self.give_back(&of, &id)).await;
+            let given = tokio::time::timeout(left, self.give_back(&of, &id, Priority::Operator)).await;
             let outcome = given.unwrap_or(Err(Error::TimedOut(limit)));
             outcome.err().map(|error| NotRevoked { of, error })
         });
@@ -119,8 +119,8 @@ impl Leases {
     }
 
     /// Ends a lease. One that is not there any more is as good as ended.
-    pub(super) async fn give_back(&self, of: &SecretRef, id: &LeaseId) -> Result<(), Error> {
-        let asked = self.cache.ask(of.source, Priority::Lease, async |backend| match backend.issuer() {
+    pub(super) async fn give_back(&self, of: &SecretRef, id: &LeaseId, asker: Priority) -> Result<(), Error> {
+        let asked = self.cache.ask(of.source, asker, async |backend| match backend.issuer() {
             Some(issuer) => issuer.revoke(id).await,
             None => Err(Error::NotFound),
         });

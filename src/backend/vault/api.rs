@@ -182,7 +182,9 @@ impl Api {
     async fn load_middleware(&self) -> Result<EndpointMiddleware, Error> {
         let token = match &self.token {
             TokenSource::Literal(token) => header_text(token.expose()),
-            TokenSource::Absent => return Err(Error::Unreachable(NO_TOKEN.to_owned())),
+            TokenSource::AppRole(_) | TokenSource::Absent => {
+                return Err(Error::Unreachable(NO_TOKEN.to_owned()));
+            }
             TokenSource::File(path) => {
                 let file = path.clone();
                 // A home folder may be on a network: never wait for it on a thread that serves others.

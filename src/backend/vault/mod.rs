@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::config::{Config, ConfigError, Setting, TokenSource};
+pub use self::config::{AppRole, Config, ConfigError, RoleId, SecretId, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
 use super::{Backend, Error, Kind, Listing, Versions};
 use crate::clock::{Clock, Moment};
