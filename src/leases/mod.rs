@@ -324,6 +324,4 @@ impl Leases {
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! Owns the promises of the book of leases: one lease for all, never served past its end, nothing left behind.
 //! Does not know a real server.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod model;
 
 use std::time::Duration;
 
