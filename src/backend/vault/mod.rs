@@ -1,5 +1,4 @@
-//! Owns serving secrets from HashiCorp Vault and OpenBao: the `Backend` made of a client, the engines it knows, KV, and what makes
-//! secrets.
+//! Owns serving secrets from HashiCorp Vault and OpenBao: the `Backend` made of a client, the engines it knows, KV and the others.
 //! Does not know files or caching. This folder alone imports vaultrs, rustify and reqwest.
 
 mod answer;
