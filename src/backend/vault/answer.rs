@@ -19,8 +19,7 @@ use crate::secret::{Form, Secret, Version};
 /// How long an answer is kept that says nothing of its end. It has no lease, so it is not known to die; whoever reads on gets
 /// what Vault gives a minute later. Then, and not before: nothing is made in advance of what may never be asked for again.
 const UNTOLD: Duration = Duration::from_secs(60);
-/// The shortest life of what the server changes by itself: it may be some seconds late (a database's queue looks every five),
-/// and says 0 until then.
+/// The shortest life of what the server changes by itself: it may be late, and says 0 until then.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The envelope of every answer of Vault (https://developer.hashicorp.com/vault/api-docs).
@@ -53,6 +52,8 @@ impl Answer<'_> {
 pub(super) struct Asked {
     /// What its life counts from.
     pub(super) at: SystemTime,
+    /// When the request went out.
+    pub(super) sent: SystemTime,
     /// The end of the period it was asked for in.
     pub(super) period_ends: Option<SystemTime>,
 }
@@ -80,6 +81,12 @@ pub(super) fn issued(body: &[u8], folder: &Folder, asked: Asked, parent: ParentI
         Grant { life: Some(answer.life()), renewable: answer.renewable, succession: folder.succession };
     let lease = Some(LeaseId::new(answer.lease_id));
     Ok(Issued { secret, lease, grant, parent: Some(parent) })
+}
+
+/// Whether `issued` is about to be changed by the server itself, if that is not overdue.
+pub(super) fn is_at_its_end(issued: &Issued, folder: &Folder) -> bool {
+    let Ends::In(field) = folder.ends else { return false };
+    folder.succession == Succession::AtEnd && number(&issued.secret, field) == Some(0)
 }
 
 /// The lease of an answer that is of no use otherwise.
@@ -115,7 +122,10 @@ fn end_of(secret: &Secret, folder: &Folder, asked: Asked) -> Result<(Duration, S
     let life = match folder.ends {
         Ends::Untold => None,
         // Rounded down by the server, and counted from before it answered: on the safe side.
-        Ends::In(field) => number(secret, field).map(|left| Duration::from_secs(left).max(SHORTEST)),
+        Ends::In(field) => number(secret, field).map(|left| {
+            let left = Duration::from_secs(left).max(SHORTEST);
+            left.saturating_add(until(asked.sent))
+        }),
         Ends::At(field) => time(secret, field).map(|end| until(end).max(SHORTEST)),
         Ends::Certificate => certificate_life(secret, until)?,
         Ends::Period => asked.period_ends.map(until),

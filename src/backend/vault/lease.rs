@@ -64,8 +64,18 @@ async fn reason(api: &Api, lease: &LeaseId) -> Result<Error, Error> {
 }
 
 /// Ends a lease, and waits until what was leased is gone. One that has ended already is a success to Vault too.
+///
+/// # Errors
+/// [`Error::Refused`]: Vault has tried and failed; it goes on trying by itself when the lease ends.
 pub(super) async fn revoke(api: &Api, lease: &LeaseId) -> Result<(), Error> {
-    api.call(&call("revoke", &json!({ "lease_id": lease.as_str(), "sync": true }))?).await.map(drop)
+    let call = call("revoke", &json!({ "lease_id": lease.as_str(), "sync": true }))?;
+    api.call(&call).await.map(drop).map_err(|error| match error {
+        Error::Status(400) => Error::Refused(
+            "Vault cannot revoke it (HTTP status 400): what it was made in, such as a database, does not answer or refuses"
+                .to_owned(),
+        ),
+        other => other,
+    })
 }
 
 /// The id goes into the body: a path is written to the logs of proxies.

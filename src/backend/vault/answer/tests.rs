@@ -30,7 +30,7 @@ fn made(kind: &str, rest: &str, body: &[u8]) -> Result<Issued, Error> {
         _ => &UNKNOWN,
     };
     let period_ends = Some(now() + Duration::from_secs(12));
-    issued(body, folder, Asked { at: now(), period_ends }, ParentId(7))
+    issued(body, folder, Asked { at: now(), sent: now(), period_ends }, ParentId(7))
 }
 
 fn leaseless(kind: &str, rest: &str, data: &Value) -> (u64, Succession) {
@@ -75,6 +75,26 @@ fn what_has_no_lease_ends_when_its_answer_says() {
     let end = humantime::format_rfc3339(now() + Duration::from_secs(90)).to_string();
     let key = json!({"access_key": "a", "expiration": end, "secret_key": "canary"});
     assert_eq!(leaseless("aws", "static-creds/r", &key), (90, Succession::AtEnd));
+}
+
+#[test]
+fn what_the_server_is_about_to_change_is_known_and_its_life_counts_from_when_it_was_sent_for() {
+    let Some(Spot::Secret(folder)) = well_known::engine("database")
+        .map(|engine| engine.spot(&BackendPath::parse("static-creds/st").unwrap()))
+    else {
+        panic!("a folder of the database engine")
+    };
+    for (ttl, at_its_end) in [(0, true), (1, false), (60, false)] {
+        let data = json!({"password": "canary", "ttl": ttl, "username": "st"});
+        let sent = now() + Duration::from_secs(3);
+        let asked = Asked { at: now(), sent, period_ends: None };
+        let issued = issued(&body(("", false, 0), &data), folder, asked, ParentId(7)).unwrap();
+        assert_eq!(is_at_its_end(&issued, folder), at_its_end, "{ttl}");
+        assert_eq!(issued.grant.life, Some(Duration::from_secs(3 + ttl.max(1))));
+    }
+    let token =
+        made("identity", "oidc/token/app", &body(("", false, 0), &json!({"token": "canary", "ttl": 0})));
+    assert!(!is_at_its_end(&token.unwrap(), &UNKNOWN));
 }
 
 #[test]
