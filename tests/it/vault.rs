@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod issuing;
+mod lease_answers;
 mod transport;
 mod versions;
 
