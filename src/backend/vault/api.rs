@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::config::{Config, ConfigError, Setting, TokenSource};
 use super::http::{Transport, our_error};
-use crate::backend::issuer::ParentId;
+use crate::backend::issuer::{Parent, ParentId};
 use crate::backend::{Error, retry_after};
 use crate::clock::{Clock, Moment};
 use crate::{path::BackendPath, printable::printable_path, trusted_file};
@@ -177,6 +177,16 @@ impl Api {
             None => Ok((Zeroizing::new(response.into_body()), ParentId(0))),
             Some(error) => Err(error),
         }
+    }
+
+    /// What is known of the token that something was made with.
+    pub(super) fn parent(&self, _parent: ParentId) -> Parent {
+        Parent::Lives(None)
+    }
+
+    /// Ready when [`Self::parent`] may answer otherwise than before.
+    pub(super) async fn parents_changed(&self) {
+        std::future::pending().await
     }
 
     async fn load_middleware(&self) -> Result<EndpointMiddleware, Error> {
