@@ -2,6 +2,7 @@
 //! Does not know files or mounts.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod login;
 mod transport;
 mod versions;
 

@@ -46,8 +46,49 @@ pub enum TokenSource {
     Literal(SecretBytes),
     /// A file that holds it, with white space around it ignored.
     File(PathBuf),
+    /// A login makes it.
+    AppRole(AppRole),
     /// None is known: every call fails and says what to set.
     Absent,
+}
+
+/// A login as a machine: a role id, and mostly a secret id (Vault's `auth/approle/login`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppRole {
+    /// Where the auth method is mounted: the segments after `auth/`, without slashes around them.
+    pub mount: String,
+    /// Which role.
+    pub role_id: RoleId,
+    /// What proves it; `None` for a role that asks for none (`bind_secret_id=false`).
+    pub secret_id: Option<SecretId>,
+}
+
+/// Where the id of a role comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RoleId {
+    /// The id itself.
+    Literal(String),
+    /// A file that holds it, with white space around it ignored.
+    File(PathBuf),
+}
+
+/// A role id is no secret, but half of a login: a literal one is not shown.
+impl fmt::Debug for RoleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(_) => f.write_str("Literal(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// Where a secret id comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretId {
+    /// A file, with white space around what it holds ignored.
+    pub file: PathBuf,
+    /// The file holds a token that is unwrapped once and gives the secret id (`vault write -wrap-ttl=...`).
+    pub wrapped: bool,
 }
 
 /// Which setting is wrong. Named by its key in the configuration file and its variable in the environment.
@@ -347,6 +388,15 @@ mod tests {
             assert_eq!(parse_timeout(text).is_some(), text == "1", "{text}");
         }
         assert_eq!(config(&[("VAULT_CLIENT_TIMEOUT", "0")]).unwrap().call_limit(), DEFAULT_DEADLINE);
+    }
+
+    #[test]
+    fn debug_shows_no_role_id() {
+        let secret_id = Some(SecretId { file: "/s".into(), wrapped: true });
+        let role_id = RoleId::Literal("canary".to_owned());
+        let login = AppRole { mount: "approle".to_owned(), role_id, secret_id };
+        let shown = format!("{:?}", TokenSource::AppRole(login));
+        assert!(!shown.contains("canary") && shown.contains("Literal(..)"), "{shown}");
     }
 
     #[test]

@@ -2,19 +2,21 @@
 //! Does not know files or caching. This folder alone imports vaultrs, rustify and reqwest.
 
 mod api;
+mod auth;
 mod config;
 mod connections;
 mod detailed;
 mod engines;
 mod http;
 mod kv;
+mod wire;
 
 use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::config::{Config, ConfigError, Setting, TokenSource};
+pub use self::config::{AppRole, Config, ConfigError, RoleId, SecretId, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
 use super::{Backend, Error, Kind, Listing, Versions};
 use crate::clock::{Clock, Moment};
@@ -152,6 +154,14 @@ impl Backend for Vault {
             }
         })
         .await
+    }
+
+    async fn tend(&self) {
+        self.api.tend().await;
+    }
+
+    async fn close(&self) {
+        self.api.close().await;
     }
 
     fn tidy(&self, now: Moment) {
