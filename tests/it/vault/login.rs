@@ -4,8 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use secretfs::backend::vault::{AppRole, RoleId, SecretId};
@@ -114,7 +113,7 @@ fn tended(vault: &Arc<Vault>) -> Tended {
 
 #[tokio::test]
 async fn a_token_revoked_from_outside_costs_a_login_and_no_read() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let role = Role::new(server, "login-revoked", json!({"token_ttl": "1h"}));
     let vault = role.client();
     for logins in 1..=3 {
@@ -129,7 +128,7 @@ async fn a_token_revoked_from_outside_costs_a_login_and_no_read() {
 
 #[tokio::test]
 async fn a_token_at_its_use_limit_is_followed_by_another_and_no_read_fails() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let role = Role::new(server, "login-limit", json!({"token_ttl": "1h", "token_num_uses": 4}));
     let vault = role.client();
     let _tended = tended(&vault);
@@ -142,7 +141,7 @@ async fn a_token_at_its_use_limit_is_followed_by_another_and_no_read_fails() {
 
 #[tokio::test]
 async fn a_token_with_a_longest_life_is_followed_by_another_before_its_end() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let settings = json!({"token_ttl": "4s", "token_explicit_max_ttl": "6s"});
     let role = Role::new(server, "login-max", settings);
     let vault = role.client();
@@ -157,7 +156,7 @@ async fn a_token_with_a_longest_life_is_followed_by_another_before_its_end() {
 
 #[tokio::test]
 async fn a_token_that_can_be_renewed_lives_as_long_as_it_is_tended() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let role = Role::new(server, "login-period", json!({"token_period": "6s"}));
     let vault = role.client();
     let made =
@@ -174,7 +173,7 @@ async fn a_token_that_can_be_renewed_lives_as_long_as_it_is_tended() {
 
 #[tokio::test]
 async fn a_token_file_that_is_replaced_is_used_and_a_dead_one_takes_nothing_away() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let role = Role::new(server, "login-file", json!({}));
     let rule = "path \"login-file/*\" { capabilities = [\"read\"] }";
     let file = role.folder.path().join("token");
@@ -209,7 +208,7 @@ async fn a_token_file_that_is_replaced_is_used_and_a_dead_one_takes_nothing_away
 
 #[tokio::test]
 async fn a_wrapped_secret_id_is_unwrapped_once_and_serves_every_login() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let role = Role::new(server, "login-wrapped", json!({"token_ttl": "1h"}));
     let token = role.wrapped();
     write(&role.secret_file(), &format!("{token}\n"));
@@ -259,7 +258,7 @@ async fn a_secret_id_that_somebody_else_has_unwrapped_is_a_loud_error_and_never_
 
 #[tokio::test]
 async fn at_the_end_our_token_is_given_back_and_that_of_the_user_is_not() {
-    let server = shared!();
+    let Some(server) = available("vault", Server::shared()) else { return };
     let role = Role::new(server, "login-end", json!({"token_ttl": "1h"}));
     let vault = role.client();
     role.read(&vault).await.unwrap();
@@ -312,9 +311,9 @@ async fn a_login_that_fails_makes_no_flood_and_is_made_when_the_server_allows_it
         let token = TokenSource::AppRole(role);
         let vault = Arc::new(build(Config { token, ..config(&fake.endpoint(), "unused") }).unwrap());
         let _tended = tended(&vault);
-        let began = Instant::now();
+        let (began, at) = (Instant::now(), path("kv/a"));
         while began.elapsed() < Duration::from_secs(4) {
-            for read in join_all((0..20).map(|_| vault.read(&path("kv/a")))).await {
+            for read in join_all((0..20).map(|_| vault.read(&at))).await {
                 let error = read.unwrap_err();
                 let text = format!("{error} {error:?}");
                 assert!(!error.is_answer() && !text.contains("canary"), "{text}");
@@ -325,7 +324,7 @@ async fn a_login_that_fails_makes_no_flood_and_is_made_when_the_server_allows_it
         assert!((2..=4).contains(&logins), "fault {number}: {logins} logins in four seconds");
         *ill.lock().unwrap() = false;
         let hang = Instant::now() + Duration::from_secs(20);
-        while vault.read(&path("kv/a")).await.is_err() {
+        while vault.read(&at).await.is_err() {
             assert!(Instant::now() < hang, "fault {number}: never recovers");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -341,10 +340,10 @@ async fn a_login_that_is_never_answered_costs_the_reader_the_deadline() {
     let limit = Duration::from_millis(500);
     let token = TokenSource::AppRole(role);
     let vault = build(Config { token, deadline: limit, ..config(&fake.endpoint(), "unused") }).unwrap();
-    let began = Instant::now();
+    let (began, at) = (Instant::now(), path("kv/a"));
     while began.elapsed() < Duration::from_secs(4) {
         let asked = Instant::now();
-        let all = join_all((0..20).map(|_| vault.read(&path("kv/a")))).await;
+        let all = join_all((0..20).map(|_| vault.read(&at))).await;
         assert!(all.into_iter().all(|read| read.unwrap_err() == Error::TimedOut(limit)));
         assert!(asked.elapsed() < Duration::from_secs(2));
         tokio::time::sleep(Duration::from_millis(20)).await;

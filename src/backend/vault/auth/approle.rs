@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::facts::{Login, granted};
 use super::file;
 use crate::backend::Error;
-use crate::backend::vault::api::{Call, data};
+use crate::backend::vault::api::{Call, data, header_text};
 use crate::backend::vault::config::{AppRole, RoleId, SecretId};
 use crate::backend::vault::wire::Wire;
 use crate::secret::SecretBytes;
@@ -18,6 +18,9 @@ const GONE: &str = "the wrapped secret id was unwrapped already, or its time was
                     put a newly wrapped one into its file";
 const ELSEWHERE: &str = "what wraps the secret id was not made by `auth/MOUNT/role/ROLE/secret-id` of this login: somebody may \
                          have exchanged it; put a newly wrapped one into its file, and find out who wrote this one";
+
+const NO_TOKEN: &str = "what is in the file of the wrapped secret id is no wrapping token: put the one into it that \
+                        `vault write -wrap-ttl=... -f auth/MOUNT/role/ROLE/secret-id` gives";
 
 /// Why a login failed.
 pub(super) enum Failure {
@@ -145,11 +148,10 @@ struct Inside<'a> {
 
 async fn unwrap(wire: &Wire, mount: &str, content: &SecretBytes) -> Result<SecretBytes, Failure> {
     let spoiled = |why: &str| Failure::Spoiled(Error::Unreachable(why.to_owned()));
-    let token = content.expose_str().unwrap_or_default();
-    let nobody = wire.middleware(String::new());
-    let ask = async |what| {
-        let call = Call::write(["sys", "wrapping", what], json(&Wrapping { token })?)?;
-        match wire.send_within(&call, &nobody).await {
+    let Some(token) = header_text(content.expose()) else { return Err(spoiled(NO_TOKEN)) };
+    let ask = async |what, body, middleware| {
+        let call = Call::write(["sys", "wrapping", what], body)?;
+        match wire.send_within(&call, &middleware).await {
             Ok(body) => Ok(body),
             // Vault: 400, "wrapping token is not valid or does not exist".
             Err(no_body) => Err(match no_body.error {
@@ -158,12 +160,14 @@ async fn unwrap(wire: &Wire, mount: &str, content: &SecretBytes) -> Result<Secre
             }),
         }
     };
-    let body = ask("lookup").await?;
+    let lookup = json(&Wrapping { token: &token })?;
+    let body = ask("lookup", lookup, wire.middleware(String::new())).await?;
     let wrapped: Wrapped<'_> = data(&body)?.ok_or(Error::Malformed("no data about what is wrapped"))?;
     if !is_secret_id_of(mount, wire.namespace.as_deref(), &wrapped.creation_path) {
         return Err(spoiled(ELSEWHERE));
     }
-    let body = ask("unwrap").await?;
+    // With itself for a token: one that is named in the body takes another token to ask with.
+    let body = ask("unwrap", Zeroizing::new(b"{}".to_vec()), wire.middleware(token)).await?;
     // It is used up now, whatever it was.
     let inside = data::<Inside<'_>>(&body).ok().flatten();
     let inside = inside.filter(|inside| !inside.secret_id.is_empty()).ok_or_else(|| spoiled(ELSEWHERE))?;
