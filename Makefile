@@ -10,6 +10,8 @@ SHELL := /bin/bash
 
 # What tests need and git does not hold. tests/it/support/mod.rs looks in the same place.
 export SECRETFS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/secretfs-test
+# recipes change the directory, and Vault takes no relative folder of plugins
+override SECRETFS_CACHE := $(abspath $(SECRETFS_CACHE))
 CARGO ?= cargo
 PREFIX ?= /usr
 SYSTEMD_UNITS ?= $(PREFIX)/lib/systemd/system
@@ -20,6 +22,9 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 sum_of = $(shell cat $(1) | sha256sum | cut -c 1-16)
 VAULT_SOURCES := $(addprefix tests/servers/vault/,go.mod go.sum main.go)
 VAULT_STAMP := $(SECRETFS_CACHE)/bin/.vault-$(call sum_of,$(VAULT_SOURCES))
+VAULT_PLUGINS := $(SECRETFS_CACHE)/bin/plugins
+VAULT_PLUGIN_SOURCES := $(addprefix tests/servers/vault/,go.mod go.sum $(addprefix plugins/,postgresql-database-plugin/main.go totp/main.go))
+VAULT_PLUGINS_STAMP := $(SECRETFS_CACHE)/bin/.plugins-$(call sum_of,$(VAULT_PLUGIN_SOURCES))
 MOTO_REQUIREMENTS := tests/servers/moto/requirements.txt
 MOTO_STAMP := $(SECRETFS_CACHE)/venv/.moto-$(call sum_of,$(MOTO_REQUIREMENTS))
 
@@ -38,7 +43,7 @@ install: ## build with optimisation, install program and unit to DESTDIR PREFIX 
 
 ##@ Work on it
 .PHONY: test
-test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,fusermount,bubblewrap turns a skip into a failure
+test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,postgres turns a skip into a failure
 	@echo '== cargo test'
 	@$(CARGO) test --locked --no-fail-fast 2>&1 | awk -f tests/summary.awk
 
@@ -58,16 +63,22 @@ fmt: ## format the source
 
 ##@ What they need
 .PHONY: deps
-deps: deps-packages deps-fuse deps-vault deps-moto ## install and build what tests need, once, into SECRETFS_CACHE
+deps: deps-packages deps-servers deps-fuse deps-vault deps-moto ## install and build what tests need, once, into SECRETFS_CACHE
 
 # name of a program, and the Debian package it comes in where another name
 TEST_PROGRAMS := fusermount3:fuse3 age rsync openssl getfattr:attr setpriv:util-linux unshare:util-linux curl bwrap:bubblewrap podman runc
+# the same of servers: tests start their own, so the service that comes with the package stays off
+TEST_SERVERS := postgres:postgresql nginx
 
 .PHONY: deps-packages
 deps-packages:
 	@tests/servers/packages $(TEST_PROGRAMS)
 	@# Debian's own python3 comes without the module that puts pip into a venv
 	@python3 -c 'import ensurepip' 2> /dev/null || tests/servers/packages --always python3-venv
+
+.PHONY: deps-servers
+deps-servers:
+	@tests/servers/packages --not-as-service $(TEST_SERVERS)
 
 # A root shell may be all there is (containers, CI), with no udev that would do this. Tests mount as a normal
 # user as well: that user must be able to open /dev/fuse, and allow_other asks for a line in /etc/fuse.conf.
@@ -82,9 +93,11 @@ deps-fuse:
 	@grep -qs '^user_allow_other' /etc/fuse.conf || \
 	    echo 'note: /etc/fuse.conf lacks user_allow_other, so the test of allow_other for normal users is skipped' >&2
 
+# A server that is installed already is a whole one: it has built in what ours gets as plugins, and plugins of another
+# version would not fit it. So ours comes with its plugins, or neither does.
 .PHONY: deps-vault
 ifeq ($(shell command -v vault || command -v bao),)
-deps-vault: $(VAULT_STAMP)
+deps-vault: $(VAULT_STAMP) $(VAULT_PLUGINS_STAMP)
 else
 deps-vault: ;
 endif
@@ -96,6 +109,20 @@ $(VAULT_STAMP):
 	@# renamed into place, so that a server which runs at this moment keeps its own file
 	mv $(@D)/vault.new $(@D)/vault
 	rm -f $(@D)/.vault-*
+	touch $@
+
+# Vault takes every file in the folder for a plugin, so the stamp and what is half built lie elsewhere.
+$(VAULT_PLUGINS_STAMP):
+	@echo '== building plugins of Vault for the tests'
+	mkdir -p $(VAULT_PLUGINS)
+	rm -rf $(VAULT_PLUGINS).new
+	mkdir $(VAULT_PLUGINS).new
+	cd tests/servers/vault && go build -mod=readonly -tags minimal -trimpath -ldflags '-s -w' -o $(VAULT_PLUGINS).new/ ./plugins/...
+	@# renamed into place, as the server is; a plugin that is no longer built goes
+	rm -f $(VAULT_PLUGINS)/*
+	mv $(VAULT_PLUGINS).new/* $(VAULT_PLUGINS)/
+	rmdir $(VAULT_PLUGINS).new
+	rm -f $(@D)/.plugins-*
 	touch $@
 
 .PHONY: deps-moto

@@ -197,7 +197,7 @@ impl Lease {
             }
             _ => step,
         };
-        match terms.idle_revoke.map(|idle| used.plus(idle)) {
+        match terms.idle_revoke.map(|idle| used.plus(idle).max(self.not_before)) {
             Some(idle) if idle <= step.at => Step { action: Action::Revoke, at: idle },
             _ => step,
         }

@@ -78,8 +78,11 @@ pub struct ParentId(pub u64);
 /// What is known of a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parent {
-    /// It lives, and ends then; `None`: no end is in sight, because it has none or because it is renewed.
-    Lives(Option<Moment>),
+    /// It is what secrets are made with now, and ends then; `None`: no end is in sight, because it has none or because it is
+    /// renewed. What would be made anew would end with it as well.
+    Current(Option<Moment>),
+    /// It lives, and ends then, and something else has taken its place: what is made anew outlives it.
+    Superseded(Option<Moment>),
     /// It has ended (at its end, or revoked by somebody): so has all that was made with it.
     Dead,
 }

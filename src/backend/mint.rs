@@ -124,8 +124,7 @@ impl Mint {
     pub fn is_good(&self, serial: usize) -> bool {
         let now = self.clock.now();
         let state = self.state();
-        let dead = |made: &Made| state.parents.get(&made.parent.0) == Some(&Parent::Dead);
-        state.made.get(serial).is_some_and(|made| now < made.ends && !dead(made))
+        state.made.get(serial).is_some_and(|made| now < made.ends && !state.is_orphan(made, now))
     }
 
     /// How many renewals were granted, revocations done, and calls of any kind asked for.
@@ -134,18 +133,24 @@ impl Mint {
         (state.renewals, state.revocations, state.asked)
     }
 
-    /// What has been made so far ends then; `None`: it does not.
+    /// What is made with the present parent ends then; `None`: it does not.
     pub fn parent_ends(&self, end: Option<Moment>) {
         let mut state = self.state();
         let parent = state.parent;
-        state.parents.insert(parent, Parent::Lives(end));
+        state.parents.insert(parent, Parent::Current(end));
         drop(state);
         self.parents.notify_waiters();
     }
 
-    /// Another parent from now on.
+    /// Another parent from now on; the present one lives to its end.
     pub fn next_parent(&self) {
-        self.state().parent += 1;
+        let mut state = self.state();
+        let parent = state.parent;
+        if let Some(Parent::Current(end)) = state.parents.get(&parent).copied() {
+            state.parents.insert(parent, Parent::Superseded(end));
+        }
+        state.parent += 1;
+        drop(state);
         self.parents.notify_waiters();
     }
 
@@ -190,6 +195,17 @@ impl Mint {
     }
 }
 
+impl State {
+    /// Whether what it was made with has ended.
+    fn is_orphan(&self, made: &Made, now: Moment) -> bool {
+        match self.parents.get(&made.parent.0) {
+            Some(Parent::Dead) => true,
+            Some(Parent::Current(Some(end)) | Parent::Superseded(Some(end))) => now >= *end,
+            _ => false,
+        }
+    }
+}
+
 fn serial(lease: &LeaseId) -> Option<usize> {
     lease.as_str().rsplit('/').next()?.parse().ok()
 }
@@ -214,6 +230,10 @@ impl Issuer for Mint {
         self.answer(Call::Issue, |state, now| {
             let role = state.roles.get(&path.joined()).ok_or(Error::NotFound)?.clone();
             let (number, parent) = (state.made.len(), ParentId(state.parent));
+            let made = Made { path: path.joined(), at: now, ends: now, parent, renewals: 0 };
+            if state.is_orphan(&made, now) {
+                return Err(Error::Unreachable("the token has ended".to_owned()));
+            }
             let life = role.ttl.min(role.max_ttl);
             let (path, ends) = (path.joined(), now.plus(life));
             let field = |name: &String, value: String| Field {
@@ -225,7 +245,7 @@ impl Issuer for Mint {
             let fields = fields.chain([field(&"serial".to_owned(), number.to_string())]).collect();
             let secret = Secret { fields, version: Version::default(), created: None, expires: None };
             let lease = role.leased.then(|| LeaseId::new(format!("{path}/{number}")));
-            state.made.push(Made { path, at: now, ends, parent, renewals: 0 });
+            state.made.push(Made { ends, ..made });
             let grant = Grant { life: Some(life), renewable: role.leased, succession: role.succession };
             Ok(Issued { secret, lease, grant, parent: Some(parent) })
         })
@@ -234,11 +254,12 @@ impl Issuer for Mint {
 
     async fn renew(&self, lease: &LeaseId) -> Result<Grant, Error> {
         self.answer(Call::Renew, |state, now| {
-            let State { roles, made, parents, .. } = state;
-            let made = serial(lease).and_then(|at| made.get_mut(at)).ok_or(Error::NotFound)?;
-            if now >= made.ends || parents.get(&made.parent.0) == Some(&Parent::Dead) {
+            let at = serial(lease).ok_or(Error::NotFound)?;
+            if state.made.get(at).is_none_or(|made| now >= made.ends || state.is_orphan(made, now)) {
                 return Err(Error::NotFound);
             }
+            let State { roles, made, .. } = state;
+            let made = made.get_mut(at).ok_or(Error::NotFound)?;
             let role = roles.get(&made.path).ok_or(Error::NotFound)?;
             made.ends = now.plus(role.ttl).min(made.at.plus(role.max_ttl));
             made.renewals += 1;
@@ -261,7 +282,7 @@ impl Issuer for Mint {
     }
 
     fn parent(&self, parent: ParentId) -> Parent {
-        self.state().parents.get(&parent.0).copied().unwrap_or(Parent::Lives(None))
+        self.state().parents.get(&parent.0).copied().unwrap_or(Parent::Current(None))
     }
 
     async fn parents_changed(&self) {

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::options::MountOptions;
 use super::plan::{plan, settings_of};
 use super::store_key::KeyOptions;
-use crate::backend::vault::TokenSource;
+use crate::backend::vault::{AppRole, RoleId, TokenSource};
 use crate::config::units;
 use crate::daemon::{self, BackendPlan, Plan};
 use crate::{config, mounts};
@@ -127,7 +127,7 @@ fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(),
         )));
     }
     // A file below the mountpoint would be looked for in the mount itself, which would ask for the file: a circle.
-    let hidden = backends.iter().filter_map(|(_, backend)| needed_file(backend)).find(|file| {
+    let hidden = backends.iter().flat_map(|(_, backend)| needed_files(backend)).find(|file| {
         let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
         folder.is_some_and(|folder| folder.starts_with(&at))
     });
@@ -145,15 +145,22 @@ fn gone(at: &Path) -> Failure {
     Failure::usage(format!("{at} is a mount whose program is gone: run `secretfs unmount {at}` first"))
 }
 
-/// The file that a backend opens again and again while it serves.
-fn needed_file(backend: &BackendPlan) -> Option<&Path> {
+/// The files that a backend opens again and again while it serves.
+fn needed_files(backend: &BackendPlan) -> Vec<&Path> {
     match backend {
-        BackendPlan::Store(store) => Some(&store.file),
+        BackendPlan::Store(store) => vec![&store.file],
         BackendPlan::Vault(vault) => match &vault.token {
-            TokenSource::File(file) => Some(file),
-            _ => None,
+            TokenSource::File(file) => vec![file],
+            TokenSource::AppRole(AppRole { role_id, secret_id, .. }) => {
+                let role = match role_id {
+                    RoleId::File(file) => Some(file.as_path()),
+                    RoleId::Literal(_) => None,
+                };
+                role.into_iter().chain(secret_id.iter().map(|secret_id| secret_id.file.as_path())).collect()
+            }
+            TokenSource::Literal(_) | TokenSource::Absent => vec![],
         },
-        BackendPlan::Aws(_) => None,
+        BackendPlan::Aws(_) => vec![],
     }
 }
 
@@ -163,4 +170,26 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn duration_or_zero(text: &str) -> Result<Duration, String> {
     units::duration_or_zero(text).map_err(|bad| bad.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::vault::{Config, SecretId};
+
+    #[test]
+    fn the_files_of_a_login_are_needed_while_the_mount_serves() {
+        let needed = |token| {
+            let plan = BackendPlan::Vault(Config { token, ..Config::default() });
+            needed_files(&plan).into_iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
+        };
+        let approle = |role_id, secret_id: Option<&str>| {
+            let secret_id = secret_id.map(|file| SecretId { file: file.into(), wrapped: false });
+            TokenSource::AppRole(AppRole { mount: "approle".to_owned(), role_id, secret_id })
+        };
+        assert_eq!(needed(TokenSource::File("/t".into())), ["/t"]);
+        assert_eq!(needed(approle(RoleId::File("/r".into()), Some("/s"))), ["/r", "/s"]);
+        assert_eq!(needed(approle(RoleId::Literal("r".to_owned()), Some("/s"))), ["/s"]);
+        assert!(needed(approle(RoleId::Literal("r".to_owned()), None)).is_empty());
+    }
 }

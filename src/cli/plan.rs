@@ -9,15 +9,19 @@ use super::failure::Failure;
 use super::options::MountOptions;
 use super::store_key::KeyOptions;
 use crate::access::Permissions;
+use crate::backend::issuer::Demand;
+use crate::backend::vault::TokenSource;
 use crate::backend::{aws, store, vault};
-use crate::cache::{Limits, SecretRef, SourceId};
-use crate::config::{BackendSettings, MountSettings, Settings, TreeSettings};
+use crate::cache::{DemandId, Limits, SecretRef, SourceId};
+use crate::config::{
+    BackendSettings, LoginSettings, MountSettings, OnDemandSettings, SecretSettings, Settings, TreeSettings,
+};
 use crate::daemon::{BackendPlan, Plan};
 use crate::freshness::Freshness;
-use crate::mounts;
 use crate::path::BackendPath;
-use crate::tree::Tree;
 use crate::tree::promises::{Promise, Promises};
+use crate::tree::{Shows, Tree};
+use crate::{leases, mounts};
 
 /// An answer is larger than the value in it: JSON escapes, base64, the envelope, other fields of the same secret.
 const BODY_FACTOR: usize = 8;
@@ -40,9 +44,10 @@ pub(super) fn settings_of(source: &str, key: &KeyOptions) -> Result<Settings, Fa
             let backend = BackendSettings::Vault {
                 address: None,
                 namespace: None,
-                token_file: None,
+                login: LoginSettings::default(),
                 ca_cert: None,
                 client_timeout: None,
+                leases: leases::Limits::default(),
             };
             (backend, path()?)
         }
@@ -61,12 +66,14 @@ pub(super) fn settings_of(source: &str, key: &KeyOptions) -> Result<Settings, Fa
         backend: kind.to_owned(),
         source,
         promise: Promise::default(),
+        on_demand: OnDemandSettings::default(),
         mode: mount.mode,
         owner: None,
         group: None,
     };
     let backends = vec![(kind.to_owned(), backend)];
-    Ok(Settings { mount, backends, trees: vec![tree], freshness: vec![], hooks: vec![] })
+    let trees = vec![tree];
+    Ok(Settings { mount, backends, trees, secrets: vec![], freshness: vec![], hooks: vec![] })
 }
 
 /// The plan of a mount: settings, with what the command line says on top.
@@ -82,6 +89,7 @@ pub(super) fn plan(
     let max_value_size = usize::try_from(mount.max_value_size).unwrap_or(usize::MAX);
     let bounds = Bounds { deadline, max_body: max_value_size.saturating_mul(BODY_FACTOR) };
     let names: Vec<String> = settings.backends.iter().map(|(name, _)| name.clone()).collect();
+    let lease_limits = settings.backends.iter().map(|(_, backend)| lease_limits(backend)).collect();
     let mut backends = Vec::with_capacity(settings.backends.len());
     for (name, backend) in settings.backends {
         let backend = backend_plan(backend, bounds, environment)
@@ -98,18 +106,30 @@ pub(super) fn plan(
     let of_trees = settings.trees.iter().map(|tree| tree.promise).collect();
     let promises = Promises::new(freshness, of_trees, settings.freshness)
         .map_err(|bad| Failure::configuration(format!("[[freshness]]: {bad}")))?;
-    let mut trees = Vec::with_capacity(settings.trees.len());
-    for tree in settings.trees {
-        let known = names.iter().position(|name| *name == tree.backend);
-        let source =
-            known.ok_or_else(|| Failure::configuration("a tree names a backend that is not there"))?;
+    let mut demands = Demands::default();
+    let mut trees = Vec::with_capacity(settings.trees.len() + settings.secrets.len());
+    let of_trees = settings.trees.into_iter().map(Place::from);
+    // Trees first: the promises are in their order.
+    for place in of_trees.chain(settings.secrets.into_iter().map(Place::from)) {
+        let known = names.iter().position(|name| *name == place.backend);
+        let source = known
+            .ok_or_else(|| Failure::configuration("a tree or a secret names a backend that is not there"))?;
         let permissions = Permissions {
-            uid: options.uid.or(tree.owner).or(mount.uid).unwrap_or(own_uid),
-            gid: options.gid.or(tree.group).or(mount.gid).unwrap_or(own_gid),
-            file_mode: u16::try_from(options.mode.unwrap_or(tree.mode)).unwrap_or(0o400),
+            uid: options.uid.or(place.owner).or(mount.uid).unwrap_or(own_uid),
+            gid: options.gid.or(place.group).or(mount.gid).unwrap_or(own_gid),
+            file_mode: u16::try_from(options.mode.unwrap_or(place.mode)).unwrap_or(0o400),
         };
-        let root = SecretRef::current(SourceId::new(source), tree.source);
-        trees.push(Tree::of_place(tree.path, root, permissions));
+        let OnDemandSettings { demand, fields, terms } = place.on_demand;
+        let source = SourceId::new(source);
+        let demand = demands.number(source, demand);
+        trees.push(Tree {
+            at: place.path,
+            root: SecretRef { source, demand, path: place.source, version: None },
+            permissions,
+            shows: place.shows,
+            fields: fields.map(Into::into),
+            terms,
+        });
     }
     Ok(Plan {
         source: mounts::source_option(source),
@@ -129,10 +149,67 @@ pub(super) fn plan(
         backends,
         trees,
         promises,
-        demands: vec![],
-        lease_limits: vec![],
+        demands: demands.into_list(),
+        lease_limits,
         hooks: settings.hooks,
     })
+}
+
+/// What a tree and a secret of a configuration have in common.
+struct Place {
+    path: Vec<String>,
+    backend: String,
+    source: BackendPath,
+    shows: Shows,
+    on_demand: OnDemandSettings,
+    mode: u32,
+    owner: Option<u32>,
+    group: Option<u32>,
+}
+
+impl From<TreeSettings> for Place {
+    fn from(tree: TreeSettings) -> Self {
+        let TreeSettings { path, backend, source, promise: _, on_demand, mode, owner, group } = tree;
+        Self { path, backend, source, shows: Shows::Place, on_demand, mode, owner, group }
+    }
+}
+
+impl From<SecretSettings> for Place {
+    fn from(secret: SecretSettings) -> Self {
+        let SecretSettings { path, backend, source, on_demand, mode, owner, group } = secret;
+        Self { path, backend, source, shows: Shows::Secret, on_demand, mode, owner, group }
+    }
+}
+
+/// The ways of asking that are not plain, each once for a backend.
+#[derive(Default)]
+struct Demands(Vec<(SourceId, Demand)>);
+
+impl Demands {
+    /// The number of a way of asking: 0 is the plain one, the others count from 1.
+    fn number(&mut self, source: SourceId, demand: Demand) -> DemandId {
+        if demand == Demand::default() {
+            return DemandId::default();
+        }
+        let asked = (source, demand);
+        let at = self.0.iter().position(|known| *known == asked).unwrap_or(self.0.len());
+        if at == self.0.len() {
+            self.0.push(asked);
+        }
+        DemandId(u32::try_from(at + 1).unwrap_or(u32::MAX))
+    }
+
+    fn into_list(self) -> Vec<Demand> {
+        self.0.into_iter().map(|(_, demand)| demand).collect()
+    }
+}
+
+fn lease_limits(backend: &BackendSettings) -> leases::Limits {
+    match backend {
+        BackendSettings::Vault { leases, .. } => *leases,
+        // Nothing is made there.
+        BackendSettings::Aws { .. } | BackendSettings::Store { .. } => leases::Limits::default(),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -147,14 +224,17 @@ fn backend_plan(
     environment: &Environment,
 ) -> Result<BackendPlan, Failure> {
     Ok(match settings {
-        BackendSettings::Vault { address, namespace, token_file, ca_cert, client_timeout } => {
+        BackendSettings::Vault { address, namespace, login, ca_cert, client_timeout, leases: _ } => {
             let mut config = vault::Config::from_environment(|name| std::env::var_os(name))
                 .map_err(|error| Failure::configuration(error.to_string()))?;
             if let Some(address) = address {
                 config.address = address;
             }
-            if let Some(file) = token_file {
-                config.token = vault::TokenSource::File(file);
+            match login {
+                // As the environment says.
+                LoginSettings::Token { file: None } => {}
+                LoginSettings::Token { file: Some(file) } => config.token = TokenSource::File(file),
+                LoginSettings::AppRole(login) => config.token = TokenSource::AppRole(login),
             }
             config.namespace = namespace.or(config.namespace);
             config.ca_cert = ca_cert.or(config.ca_cert);
@@ -175,21 +255,5 @@ fn backend_plan(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_what_the_manual_says() {
-        let of = |source: &str| settings_of(source, &KeyOptions::default());
-        let tree = |source: &str| of(source).unwrap().trees.remove(0).source.joined();
-        assert_eq!(tree("vault:"), "");
-        assert_eq!(tree("vault:secret/team/"), "secret/team");
-        assert_eq!(tree("vault:/secret"), "secret");
-        assert_eq!(tree("aws:"), "");
-        assert_eq!(tree("aws:/prod/app"), "/prod/app");
-        assert_eq!(tree("store:relative.age"), "");
-        for wrong in ["secret", "store:", "gcp:x", ""] {
-            assert!(of(wrong).unwrap_err().to_string().contains("is no source"), "{wrong}");
-        }
-    }
-}
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

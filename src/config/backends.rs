@@ -9,7 +9,8 @@ use toml_edit::{Document, Item, TableLike};
 use super::keys::Table;
 use super::reader::Section;
 use super::shape::{At, entries, hint, list, place, shown, type_name};
-use super::{Reading, units};
+use super::{LoginSettings, Reading, units};
+use crate::leases;
 
 const BACKEND_TYPES: [&str; 3] = ["vault", "aws", "store"];
 
@@ -22,12 +23,14 @@ pub enum BackendSettings {
         address: Option<String>,
         /// The namespace to read in.
         namespace: Option<String>,
-        /// A file with the token; nobody else can write it.
-        token_file: Option<PathBuf>,
+        /// Where its token comes from.
+        login: LoginSettings,
         /// A PEM file of authorities.
         ca_cert: Option<PathBuf>,
         /// The longest that one request may take.
         client_timeout: Option<Duration>,
+        /// What holds for its leases.
+        leases: leases::Limits,
     },
     /// AWS Secrets Manager.
     Aws {
@@ -54,6 +57,13 @@ pub(super) struct FoundBackend {
     pub(super) name: String,
     pub(super) at: usize,
     pub(super) settings: Option<BackendSettings>,
+}
+
+impl FoundBackend {
+    /// Whether it can make secrets on demand; `None` where that cannot be told.
+    pub(super) fn makes_secrets(&self) -> Option<bool> {
+        self.settings.as_ref().map(|settings| matches!(settings, BackendSettings::Vault { .. }))
+    }
 }
 
 impl<'a> Reading<'a> {
@@ -113,14 +123,15 @@ impl<'a> Reading<'a> {
             "vault" => {
                 let section = section.knows(Table::Vault);
                 section.refuse_unknown();
+                let client_timeout = section.parsed("client_timeout", units::duration);
                 Some(BackendSettings::Vault {
                     address: section.address("address"),
                     namespace: owned(section.filled("namespace")),
-                    token_file: self.credential_file(&section, "token_file"),
+                    // A login that is wrong is noted, so that no settings come of it; the backend's type is known all the same.
+                    login: self.login(&section).unwrap_or_default(),
                     ca_cert: self.file(&section, "ca_cert", ""),
-                    client_timeout: section
-                        .parsed("client_timeout", units::duration)
-                        .map(|found| found.value),
+                    client_timeout: client_timeout.map(|found| found.value),
+                    leases: lease_limits(&section),
                 })
             }
             "aws" => {
@@ -155,6 +166,15 @@ impl<'a> Reading<'a> {
             );
         }
         Some(BackendSettings::Store { file: file?, identity, passphrase_file })
+    }
+}
+
+fn lease_limits(section: &Section<'_>) -> leases::Limits {
+    let default = leases::Limits::default();
+    let max_leases = section.count("max_leases").and_then(|count| usize::try_from(count).ok());
+    leases::Limits {
+        max_leases: max_leases.unwrap_or(default.max_leases),
+        keep_leases: section.switch("keep_leases").unwrap_or(default.keep_leases),
     }
 }
 

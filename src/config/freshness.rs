@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(told.len(), 1, "{bad}");
             assert_eq!(
                 told[0].to_string(),
-                "c:7: no [[tree]] is where the `path` of this [[freshness]] leads; it is about nothing"
+                "c:7: no [[tree]] or [[secret]] is where the `path` of this [[freshness]] leads; it is about nothing"
             );
         }
     }

@@ -18,6 +18,8 @@ pub enum Table {
     Store,
     /// `[[tree]]`.
     Tree,
+    /// `[[secret]]`.
+    Secret,
     /// `[[freshness]]`.
     Freshness,
     /// `[[hook]]`.
@@ -26,13 +28,14 @@ pub enum Table {
 
 impl Table {
     /// Every table, in the order of the documentation.
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 9] = [
         Self::Mount,
         Self::Backend,
         Self::Vault,
         Self::Aws,
         Self::Store,
         Self::Tree,
+        Self::Secret,
         Self::Freshness,
         Self::Hook,
     ];
@@ -46,6 +49,7 @@ impl Table {
             Self::Aws => "`[backend.NAME]` with `type = \"aws\"`",
             Self::Store => "`[backend.NAME]` with `type = \"store\"`",
             Self::Tree => "`[[tree]]`",
+            Self::Secret => "`[[secret]]`",
             Self::Freshness => "`[[freshness]]`",
             Self::Hook => "`[[hook]]`",
         }
@@ -83,6 +87,10 @@ pub enum Kind {
     Pattern,
     /// One of these, or an array of them.
     Patterns,
+    /// Names of fields.
+    Names,
+    /// What an engine is told.
+    Parameters,
     /// A program and its arguments.
     Command,
     /// By its name.
@@ -112,7 +120,8 @@ impl Kind {
             Self::DurationOrZero => "duration or 0",
             Self::Pattern => "pattern",
             Self::Patterns => "pattern, or array of patterns",
-            Self::Command => "array of strings",
+            Self::Command | Self::Names => "array of strings",
+            Self::Parameters => "table",
             Self::Signal => "signal",
             Self::Unit => "systemd unit",
         }
@@ -136,6 +145,12 @@ impl Kind {
             Self::Pattern => "expected a pattern such as \"/team/*/db\" or \"/prod/**\"".into(),
             Self::Patterns => {
                 "expected a pattern such as \"/team/*/db\" or \"/prod/**\", or an array of patterns".into()
+            }
+            Self::Names => {
+                "expected an array of names in quotes, such as [\"username\", \"password\"]".into()
+            }
+            Self::Parameters => {
+                "expected a table such as { common_name = \"web.example\", ttl = \"24h\" }".into()
             }
             Self::Command => "expected an array of a program and its arguments, such as \
                               [\"/usr/bin/logger\", \"rotated\"]"
@@ -198,8 +213,16 @@ pub const ALL: &[Key] = &[
     key(Table::Vault, "address", Kind::Address, Absent::Otherwise("`VAULT_ADDR`, `BAO_ADDR`"), "The server."),
     key(Table::Vault, "namespace", Kind::Text, Absent::Otherwise("`VAULT_NAMESPACE`, `BAO_NAMESPACE`"), "The namespace to read in."),
     key(Table::Vault, "token_file", Kind::Path, Absent::Otherwise("`VAULT_TOKEN`, `BAO_TOKEN`, `~/.vault-token`"), "A file with the token."),
+    key(Table::Vault, "auth", Kind::Text, Absent::Is("\"token\""), "How the backend logs in: `\"token\"`, or `\"approle\"`."),
+    key(Table::Vault, "auth_mount", Kind::Text, Absent::Is("\"approle\""), "With `auth = \"approle\"`: where the method is mounted, without `auth/` in front."),
+    key(Table::Vault, "role_id", Kind::Text, Absent::Otherwise("`role_id_file`"), "With `auth = \"approle\"`: the role."),
+    key(Table::Vault, "role_id_file", Kind::Path, Absent::Otherwise("`role_id`"), "With `auth = \"approle\"`: a file with the role. Not together with `role_id`."),
+    key(Table::Vault, "secret_id_file", Kind::Path, Absent::Otherwise("no secret id, for a role with `bind_secret_id=false`"), "With `auth = \"approle\"`: a file with the secret id."),
+    key(Table::Vault, "secret_id_wrapped", Kind::Switch, Absent::Is("false"), "Whether that file holds a wrapping token, which is unwrapped once and gives the secret id."),
     key(Table::Vault, "ca_cert", Kind::Path, Absent::Otherwise("`VAULT_CACERT`, `BAO_CACERT`, the system's"), "A PEM file with the authorities that may vouch for the server."),
     key(Table::Vault, "client_timeout", Kind::Duration, Absent::Otherwise("`VAULT_CLIENT_TIMEOUT`, `BAO_CLIENT_TIMEOUT`"), "The longest that one request may take; `deadline` still holds."),
+    key(Table::Vault, "max_leases", Kind::Count, Absent::Is("1000"), "Leases held at once; one more cannot be opened (`EDQUOT`)."),
+    key(Table::Vault, "keep_leases", Kind::Switch, Absent::Is("false"), "Whether leases are left to end by themselves when the mount ends; else they are revoked."),
     key(Table::Aws, "region", Kind::Text, Absent::Otherwise("the AWS chain (`AWS_REGION`, the profile)"), "The region of the secrets."),
     key(Table::Aws, "profile", Kind::Text, Absent::Otherwise("the AWS chain (`AWS_PROFILE`)"), "The profile of `~/.aws/config` to use."),
     key(Table::Aws, "endpoint_url", Kind::Address, Absent::Otherwise("the AWS chain (`AWS_ENDPOINT_URL`)"), "Another endpoint than the region's, such as a VPC endpoint."),
@@ -211,9 +234,25 @@ pub const ALL: &[Key] = &[
     key(Table::Tree, "source", Kind::Text, Absent::Is("\"\""), "The path in the backend that the tree shows; for Vault the engine comes first: `\"secret/team\"`."),
     key(Table::Tree, "ttl", Kind::Duration, Absent::Otherwise("`ttl` of `[mount]`"), "As in `[mount]`, for this tree."),
     key(Table::Tree, "max_stale", Kind::DurationOrZero, Absent::Otherwise("`max_stale` of `[mount]`"), "As in `[mount]`, for this tree."),
+    key(Table::Tree, "method", Kind::Text, Absent::Otherwise("what the engine is known to want"), "How secrets made on demand are asked for: `\"read\"` or `\"write\"`."),
+    key(Table::Tree, "parameters", Kind::Parameters, Absent::Otherwise("none"), "What the engine is told: strings, integers, booleans and arrays of strings."),
+    key(Table::Tree, "fields", Kind::Names, Absent::Otherwise("what the engine is known to give"), "The names of the fields, which are shown before there is a secret."),
+    key(Table::Tree, "overlap", Kind::Duration, Absent::Otherwise("a tenth of the life of the lease"), "How long before the end of a lease its successor is made; at most half of its life."),
+    key(Table::Tree, "idle_revoke", Kind::Duration, Absent::Otherwise("never"), "A lease that nobody has opened for this long is revoked."),
     key(Table::Tree, "mode", Kind::Mode, Absent::Otherwise("`mode` of `[mount]`"), "Permissions of the tree's files."),
     key(Table::Tree, "owner", Kind::User, Absent::Otherwise("`uid` of `[mount]`"), "The owner that the tree's files and folders show."),
     key(Table::Tree, "group", Kind::Group, Absent::Otherwise("`gid` of `[mount]`"), "The group that the tree's files and folders show."),
+    key(Table::Secret, "path", Kind::TreePath, Absent::Required, "The folder of the secret in the mount."),
+    key(Table::Secret, "backend", Kind::Text, Absent::Required, "The NAME of a `[backend.NAME]` with `type = \"vault\"`."),
+    key(Table::Secret, "source", Kind::Text, Absent::Required, "Where the backend makes it, the engine first: `\"database/creds/app\"`, `\"pki/issue/web\"`."),
+    key(Table::Secret, "method", Kind::Text, Absent::Otherwise("what the engine is known to want"), "How it is asked for: `\"read\"` or `\"write\"`."),
+    key(Table::Secret, "parameters", Kind::Parameters, Absent::Otherwise("none"), "What the engine is told: strings, integers, booleans and arrays of strings."),
+    key(Table::Secret, "fields", Kind::Names, Absent::Otherwise("what the engine is known to give"), "The names of the fields, which are shown before there is a secret."),
+    key(Table::Secret, "overlap", Kind::Duration, Absent::Otherwise("a tenth of the life of the lease"), "How long before the end of a lease its successor is made; at most half of its life."),
+    key(Table::Secret, "idle_revoke", Kind::Duration, Absent::Otherwise("never"), "A lease that nobody has opened for this long is revoked."),
+    key(Table::Secret, "mode", Kind::Mode, Absent::Otherwise("`mode` of `[mount]`"), "Permissions of the secret's files."),
+    key(Table::Secret, "owner", Kind::User, Absent::Otherwise("`uid` of `[mount]`"), "The owner that the secret's files and folder show."),
+    key(Table::Secret, "group", Kind::Group, Absent::Otherwise("`gid` of `[mount]`"), "The group that the secret's files and folder show."),
     key(Table::Freshness, "path", Kind::Pattern, Absent::Required, "The secrets and folders that this is about."),
     key(Table::Freshness, "ttl", Kind::Duration, Absent::Otherwise("what the tree has"), "As in `[mount]`, for these."),
     key(Table::Freshness, "max_stale", Kind::DurationOrZero, Absent::Otherwise("what the tree has"), "As in `[mount]`, for these."),

@@ -41,6 +41,10 @@ fn line() -> impl Strategy<Value = String> {
         "[backend.a]",
         "[backend.b]",
         "[[tree]]",
+        "[[secret]]",
+        "[tree.parameters]",
+        "[secret.parameters]",
+        "[secret.parameters.x]",
         "[[freshness]]",
         "[[hook]]",
         "[tree]",
@@ -49,8 +53,14 @@ fn line() -> impl Strategy<Value = String> {
         "[backend]",
         "",
     ];
-    let kinds =
-        vec!["type = \"vault\"", "type = \"aws\"", "type = \"store\"", "backend = \"a\"", "path = \"/\""];
+    let kinds = vec![
+        "type = \"vault\"",
+        "type = \"aws\"",
+        "type = \"store\"",
+        "backend = \"a\"",
+        "path = \"/\"",
+        "auth = \"approle\"",
+    ];
     prop_oneof![
         2 => prop::sample::select(tables).prop_map(str::to_owned),
         2 => prop::sample::select(kinds).prop_map(str::to_owned),
@@ -86,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_strange(text in "([\\[\\]{}=\"'.,#\n \\\\a-zA-Z0-9_-]|mount|backend|tree|hook|path|type){0,60}") {
+    fn no_text_is_too_strange(text in "([\\[\\]{}=\"'.,#\n \\\\a-zA-Z0-9_-]|mount|backend|tree|secret|hook|path|type){0,60}") {
         let _ = parse(&text, Path::new("config.toml"));
     }
 }

@@ -25,7 +25,7 @@ fn mistakes_have_line_key_and_what_to_do() {
         ("[mounts]", "config.toml:6: unknown table `mounts` in the file; did you mean `mount`?"),
         (
             "[other]\nx = 1",
-            "config.toml:6: unknown table `other` in the file; valid here: `mount`, `backend`, `tree`, `freshness`, `hook`",
+            "config.toml:6: unknown table `other` in the file; valid here: `mount`, `backend`, `tree`, `secret`, `freshness`, `hook`",
         ),
         (
             "[mount]\nttl = 60",
@@ -144,7 +144,10 @@ fn trees_must_be_apart_and_have_a_backend() {
         errors(&format!("{backend}[tree]\npath = \"/\"\n")),
         "config.toml:3: `tree`: expected [[tree]] (two brackets on each side), found a table"
     );
-    assert_eq!(errors(backend), "config.toml:1: missing table [[tree]]; add one with `path` and `backend`");
+    assert_eq!(
+        errors(backend),
+        "config.toml:1: missing table [[tree]] or [[secret]]; add one with `path` and `backend`"
+    );
     assert_eq!(
         errors("tree = []\n[backend.b]\ntype = \"aws\"\n"),
         "config.toml:1: `tree` is empty; add a [[tree]] with `path` and `backend`"

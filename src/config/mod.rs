@@ -5,9 +5,13 @@ mod backends;
 mod freshness;
 mod hooks;
 pub mod keys;
+mod login;
 mod mount;
 mod notes;
+mod on_demand;
+mod places;
 mod reader;
+mod secrets;
 mod shape;
 mod trees;
 pub mod units;
@@ -20,6 +24,7 @@ use zeroize::Zeroizing;
 
 pub use self::backends::BackendSettings;
 use self::backends::FoundBackend;
+pub use self::login::LoginSettings;
 pub use self::mount::{
     DEFAULT_DEADLINE, DEFAULT_MAX_CACHE, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_RATE, DEFAULT_MAX_STALE,
     DEFAULT_MAX_VALUE_SIZE, DEFAULT_MODE, DEFAULT_NEGATIVE_TTL, DEFAULT_PAIR_WINDOW, DEFAULT_TTL,
@@ -27,7 +32,10 @@ pub use self::mount::{
 };
 use self::notes::Notes;
 pub use self::notes::Problem;
+pub use self::on_demand::OnDemandSettings;
+use self::places::Places;
 use self::reader::Section;
+pub use self::secrets::SecretSettings;
 use self::shape::{entries, hint, place, shown, start};
 pub use self::trees::TreeSettings;
 use crate::hooks::Config as HookSettings;
@@ -43,8 +51,10 @@ pub struct Settings {
     pub mount: MountSettings,
     /// `[backend.NAME]`, in the order of the file.
     pub backends: Vec<(String, BackendSettings)>,
-    /// `[[tree]]`, in the order of the file; none lies inside another, and each names one of `backends`.
+    /// `[[tree]]`, in the order of the file. No tree or secret lies inside another, and each names one of `backends`.
     pub trees: Vec<TreeSettings>,
+    /// `[[secret]]`, in the order of the file.
+    pub secrets: Vec<SecretSettings>,
     /// `[[freshness]]`, in the order of the file.
     pub freshness: Vec<(Pattern, Promise)>,
     /// `[[hook]]`, in the order of the file.
@@ -115,7 +125,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
     let folder = absolute.parent().unwrap_or(Path::new("/"));
     let read = Reading { notes: &notes, folder };
 
-    let known = ["mount", "backend", "tree", "freshness", "hook"];
+    let known = ["mount", "backend", "tree", "secret", "freshness", "hook"];
     for (key, item) in entries(document.as_table()).filter(|(key, _)| !known.contains(&key.get())) {
         let what = if item.is_table_like() || item.is_array_of_tables() { "table" } else { "key" };
         let text = format!("unknown {what} `{}` in the file; {}", shown(key.get()), hint(key.get(), &known));
@@ -123,37 +133,43 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, Invalid> {
     }
     let mount = read.mount(&document);
     let backends = read.backends(&document);
-    let trees = trees::read(&read, &document, &mount, &backends);
+    let places = places::read(&read, &document, &mount, &backends);
     let freshness = freshness::read(&read, &document);
     let hooks = hooks::read(&read, &document);
     let of_freshness = freshness.iter().map(|found| ("[[freshness]]", found.at, &found.value.0));
     let of_hooks = hooks
         .iter()
         .flat_map(|found| found.value.patterns.iter().map(|pattern| ("[[hook]]", found.at, pattern)));
-    for (label, at, _) in of_freshness.chain(of_hooks).filter(|(_, _, pattern)| !may_match(pattern, &trees)) {
-        let text = format!("no [[tree]] is where the `path` of this {label} leads; it is about nothing");
+    for (label, at, _) in of_freshness.chain(of_hooks).filter(|(_, _, pattern)| !may_match(pattern, &places))
+    {
+        let text = format!(
+            "no [[tree]] or [[secret]] is where the `path` of this {label} leads; it is about nothing"
+        );
         warnings.add(at, text);
     }
-    for backend in backends.iter().filter(|backend| !trees.iter().any(|tree| tree.backend == backend.name)) {
+    for backend in backends.iter().filter(|backend| !places.backends().any(|name| name == backend.name)) {
         let label = shown(&backend.name);
-        warnings
-            .add(backend.at, format!("no [[tree]] uses [backend.{label}]; add one, or remove the backend"));
+        let text =
+            format!("no [[tree]] or [[secret]] uses [backend.{label}]; add one, or remove the backend");
+        warnings.add(backend.at, text);
     }
     if !notes.is_empty() {
         return Err(Invalid { problems: notes.into_problems(&printable_path(path)) });
     }
     let backends = backends.into_iter().filter_map(|found| Some((found.name, found.settings?))).collect();
+    let Places { trees, secrets } = places;
     let freshness = freshness.into_iter().map(|found| found.value).collect();
     let hooks = hooks.into_iter().map(|found| found.value).collect();
-    let settings = Settings { mount, backends, trees, freshness, hooks };
+    let settings = Settings { mount, backends, trees, secrets, freshness, hooks };
     Ok(Loaded { settings, warnings: warnings.into_problems(&printable_path(path)) })
 }
 
-/// Whether anything in a tree could be what a pattern is about.
-fn may_match(pattern: &Pattern, trees: &[TreeSettings]) -> bool {
+/// Whether anything in the mount could be what a pattern is about.
+fn may_match(pattern: &Pattern, places: &Places) -> bool {
     let leading = pattern.leading();
     let leads_on = pattern.path().is_none();
-    trees.iter().any(|tree| leading.starts_with(&tree.path) || (leads_on && tree.path.starts_with(&leading)))
+    let mut paths = places.paths();
+    paths.any(|path| leading.starts_with(path) || (leads_on && path.starts_with(&leading)))
 }
 
 /// Turns the tables of one file into settings.

@@ -118,6 +118,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A table, inline or with a heading of its own.
+    pub(super) fn table(&self, name: &str) -> Option<&'a dyn TableLike> {
+        let (key, at, item) = self.find(name)?;
+        item.as_table_like().or_else(|| self.wrong_type(key, at, item))
+    }
+
     /// Whether the key `name` is there, right or wrong.
     pub(super) fn has(&self, name: &str) -> bool {
         self.table.contains_key(name)
@@ -210,7 +216,8 @@ fn is_right_type(key: &Key, item: &Item) -> bool {
             item.is_str() || item.is_integer()
         }
         keys::Kind::Patterns => item.is_str() || item.is_array(),
-        keys::Kind::Command => item.is_array(),
+        keys::Kind::Command | keys::Kind::Names => item.is_array(),
+        keys::Kind::Parameters => item.is_table_like(),
         _ => item.is_str(),
     }
 }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use super::keys::{Kind, Table};
 use super::*;
+use crate::backend::issuer::{Demand, Method};
+use crate::backend::vault::{AppRole, RoleId, SecretId};
+use crate::lease::Terms;
+use crate::leases;
 use crate::path::BackendPath;
 
 /// The smallest file without mistakes, in lines 1 to 5.
@@ -35,9 +39,10 @@ fn the_smallest_file_has_all_defaults() {
             BackendSettings::Vault {
                 address: None,
                 namespace: None,
-                token_file: None,
+                login: LoginSettings::Token { file: None },
                 ca_cert: None,
-                client_timeout: None
+                client_timeout: None,
+                leases: leases::Limits::default(),
             }
         )]
     );
@@ -48,6 +53,7 @@ fn the_smallest_file_has_all_defaults() {
             backend: "prod".into(),
             source: BackendPath::root(),
             promise: Promise::default(),
+            on_demand: OnDemandSettings::default(),
             mode: 0o400,
             owner: None,
             group: None
@@ -58,7 +64,7 @@ fn the_smallest_file_has_all_defaults() {
 #[test]
 fn every_key_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["token", "ca.pem", "secrets.age", "identity", "passphrase"] {
+    for name in ["token", "ca.pem", "secrets.age", "identity", "passphrase", "role", "secret-id"] {
         write(folder.path(), name, 0o600);
     }
     let text = r#"
@@ -84,6 +90,15 @@ fn every_key_is_read() {
         token_file = "token"
         ca_cert = "ca.pem"
         client_timeout = "9s"
+        max_leases = 20
+        keep_leases = true
+        [backend.machine]
+        type = "vault"
+        auth = "approle"
+        auth_mount = "team/approle"
+        role_id_file = "role"
+        secret_id_file = "secret-id"
+        secret_id_wrapped = true
         [backend.cloud]
         type = "aws"
         region = "eu-central-1"
@@ -106,6 +121,23 @@ fn every_key_is_read() {
         mode = "0440"
         owner = 33
         group = "root"
+        method = "read"
+        parameters = { ttl = "1h" }
+        fields = ["username", "password"]
+        overlap = "4h"
+        idle_revoke = "1d"
+        [[secret]]
+        path = "/tls/web"
+        backend = "machine"
+        source = "pki/issue/web"
+        method = "write"
+        parameters.common_name = "web.example"
+        fields = ["certificate"]
+        overlap = "2h"
+        idle_revoke = "3h"
+        mode = "0440"
+        owner = 34
+        group = 35
         [[tree]]
         path = "cloud"
         backend = "cloud"
@@ -139,9 +171,22 @@ fn every_key_is_read() {
     let vault = BackendSettings::Vault {
         address: Some("https://vault.example:8200".into()),
         namespace: Some("team".into()),
-        token_file: Some(here("token")),
+        login: LoginSettings::Token { file: Some(here("token")) },
         ca_cert: Some(here("ca.pem")),
         client_timeout: Some(Duration::from_secs(9)),
+        leases: leases::Limits { max_leases: 20, keep_leases: true },
+    };
+    let machine = BackendSettings::Vault {
+        address: None,
+        namespace: None,
+        login: LoginSettings::AppRole(AppRole {
+            mount: "team/approle".into(),
+            role_id: RoleId::File(here("role")),
+            secret_id: Some(SecretId { file: here("secret-id"), wrapped: true }),
+        }),
+        ca_cert: None,
+        client_timeout: None,
+        leases: leases::Limits::default(),
     };
     let aws = BackendSettings::Aws {
         region: Some("eu-central-1".into()),
@@ -157,6 +202,7 @@ fn every_key_is_read() {
         settings.backends,
         [
             ("prod".into(), vault),
+            ("machine".into(), machine),
             ("cloud".into(), aws),
             ("local".into(), store(Some("identity"), None)),
             ("spare".into(), store(None, Some("passphrase"))),
@@ -167,23 +213,47 @@ fn every_key_is_read() {
         backend: backend.into(),
         source: BackendPath::root(),
         promise: Promise::default(),
+        on_demand: OnDemandSettings::default(),
         mode: 0o444,
         owner: Some(0),
         group: Some(1000),
+    };
+    let on_demand = |method, (name, value): (&str, &str), fields: &[&str], [overlap, idle]: [u64; 2]| {
+        let parameters = [(name.to_owned(), value.into())].into_iter().collect();
+        let hours = |hours| Some(Duration::from_secs(hours * 3600));
+        OnDemandSettings {
+            demand: Demand { method, parameters },
+            fields: Some(fields.iter().map(|name| (*name).to_owned()).collect()),
+            terms: Terms { overlap: hours(overlap), idle_revoke: hours(idle) },
+        }
     };
     let source = BackendPath::parse("secret/team").unwrap();
     let main = TreeSettings {
         source,
         promise: Promise { ttl: Some(Duration::from_secs(10)), max_stale: Some(Duration::ZERO) },
+        on_demand: on_demand(Method::Read, ("ttl", "1h"), &["username", "password"], [4, 24]),
         mode: 0o440,
         owner: Some(33),
         group: Some(0),
         ..tree(&["db", "main"], "prod")
     };
     assert_eq!(settings.trees, [main, tree(&["cloud"], "cloud"), tree(&["local"], "local")]);
+    let web = SecretSettings {
+        path: vec!["tls".into(), "web".into()],
+        backend: "machine".into(),
+        source: BackendPath::parse("pki/issue/web").unwrap(),
+        on_demand: on_demand(Method::Write, ("common_name", "web.example"), &["certificate"], [2, 3]),
+        mode: 0o440,
+        owner: Some(34),
+        group: Some(35),
+    };
+    assert_eq!(settings.secrets, [web]);
     let [warning] = &warnings[..] else { panic!("{warnings:?}") };
-    assert_eq!(warning.line, Some(33));
-    assert_eq!(warning.text, "no [[tree]] uses [backend.spare]; add one, or remove the backend");
+    assert_eq!(warning.line, Some(42));
+    assert_eq!(
+        warning.text,
+        "no [[tree]] or [[secret]] uses [backend.spare]; add one, or remove the backend"
+    );
 }
 
 #[test]
@@ -202,6 +272,17 @@ fn documented_defaults_are_the_real_ones() {
         let keys::Absent::Is(spelling) = key.absent else { continue };
         let given = format!("{SMALLEST}[mount]\n{} = {spelling}\n", key.name);
         assert_eq!(parse(&given, Path::new("c")).unwrap().settings.mount, defaults, "{}", key.name);
+    }
+    let vault = |more: &str| {
+        let text = SMALLEST.replace("\"vault\"\n", &format!("\"vault\"\n{more}"));
+        parse(&text, Path::new("c")).unwrap().settings.backends
+    };
+    let login = "auth = \"approle\"\nrole_id = \"r\"\nsecret_id_file = \"/etc/passwd\"\n";
+    for key in keys::of(Table::Vault) {
+        let keys::Absent::Is(spelling) = key.absent else { continue };
+        let without = if key.name == "auth" { "" } else { login };
+        let given = format!("{without}{} = {spelling}\n", key.name);
+        assert_eq!(vault(&given), vault(without), "{}", key.name);
     }
     let hook = |more: &str| {
         let text = format!("{SMALLEST}[[hook]]\npath = \"/a\"\nreload = \"a.service\"\n{more}");
@@ -224,13 +305,14 @@ fn a_key_of_the_table_that_has_the_wrong_type_is_always_noticed() {
             Table::Aws => backend("aws"),
             Table::Store => backend("store"),
             Table::Tree => "[[tree]]\n".into(),
+            Table::Secret => "[[secret]]\n".into(),
             Table::Freshness => "[[freshness]]\n".into(),
             Table::Hook if ["pid_file", "unit"].contains(&key.name) => "[[hook]]\nsignal = \"HUP\"\n".into(),
             Table::Hook if key.name == "user" => "[[hook]]\nexec = []\n".into(),
             Table::Hook => "[[hook]]\n".into(),
         };
         let (wrong, type_name) = match key.kind {
-            Kind::Patterns | Kind::Command => ("{ x = \"canary\" }", "an inline table"),
+            Kind::Patterns | Kind::Command | Kind::Names => ("{ x = \"canary\" }", "an inline table"),
             _ => ("[\"canary\"]", "an array"),
         };
         let found = errors(&format!("{table}{} = {wrong}\n", key.name));
@@ -243,6 +325,7 @@ fn label(table: Table) -> &'static str {
     match table {
         Table::Mount => "[mount]",
         Table::Tree => "[[tree]]",
+        Table::Secret => "[[secret]]",
         Table::Freshness => "[[freshness]]",
         Table::Hook => "[[hook]]",
         _ => "[backend.x]",

@@ -59,6 +59,9 @@ pub enum Bad {
     /// A segment that no file system could show.
     #[error("a segment of a path is at most 255 bytes long")]
     LongName,
+    /// Not where an auth method is mounted.
+    #[error("expected where the auth method is mounted, such as \"approle\", without `auth/` in front")]
+    AuthMount,
     /// No signal that tells a program something.
     #[error("expected one of the signals HUP, INT, QUIT, USR1, USR2, ALRM, TERM, WINCH, KILL in quotes")]
     Signal,
@@ -152,6 +155,14 @@ fn tree_segment(segment: &str) -> Result<String, Bad> {
     }
 }
 
+/// Where an auth method of Vault is mounted: what follows `auth/`, without slashes around it.
+pub fn auth_mount(text: &str) -> Result<String, Bad> {
+    let mount = text.trim_matches('/');
+    let good = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.chars().any(char::is_control);
+    let given = mount.split('/').next() != Some("auth") && mount.split('/').all(good);
+    if given { Ok(mount.to_owned()) } else { Err(Bad::AuthMount) }
+}
+
 /// A signal by its name, with or without `SIG`.
 pub fn signal(text: &str) -> Result<Signal, Bad> {
     Signal::named(text).ok_or(Bad::Signal)
@@ -213,6 +224,15 @@ mod tests {
             ["", "nginx", "nginx.conf", "--help.service", ".service", "*.service", "a b.service", &long]
         {
             assert_eq!(unit(bad), Err(Bad::Unit), "{bad}");
+        }
+    }
+
+    #[test]
+    fn auth_mounts_are_paths_below_auth() {
+        assert_eq!(auth_mount("approle").as_deref(), Ok("approle"));
+        assert_eq!(auth_mount("/team/approle/").as_deref(), Ok("team/approle"));
+        for bad in ["", "/", "auth/approle", "a//b", "..", "a/../b", "a\nb"] {
+            assert_eq!(auth_mount(bad), Err(Bad::AuthMount), "{bad}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Owns the wiring: builds every part of a mount, spawns what runs in the background, and ends it all in order.
 //! Does not know command lines or files of configuration; it is given a `Plan`.
 
+mod check;
 mod harden;
 mod plan;
 mod signals;
@@ -14,7 +15,7 @@ use futures_util::future::join_all;
 
 use crate::backend::aws::Aws;
 use crate::backend::store::Store;
-use crate::backend::{Backend, Error, vault};
+use crate::backend::{Backend, vault};
 use crate::cache::{SecretCache, SecretRef, Source};
 use crate::clock::Clock;
 use crate::control::{self, Control};
@@ -24,7 +25,8 @@ use crate::hooks::Hooks;
 use crate::leases::Leases;
 use crate::pattern;
 use crate::refresh::Refresher;
-use crate::tree::{Tree, Trees};
+use crate::tree::Trees;
+pub use check::{Check, check};
 pub use harden::harden;
 pub use plan::{BackendPlan, Plan};
 use signals::Signals;
@@ -210,48 +212,6 @@ async fn give_all_back(cache: &SecretCache, leases: &Leases) {
     if tokio::time::timeout(PATIENCE_WITH_LEASES, join_all(closing)).await.is_err() {
         tracing::error!("a backend does not take back what was had for the mount, such as a token");
     }
-}
-
-/// What a backend says of the root of one tree.
-pub struct Check {
-    /// Where the tree hangs in the mount.
-    pub tree: Vec<String>,
-    /// Whether programs can use it.
-    pub good: bool,
-    /// In words; never a name or a value of a secret.
-    pub outcome: String,
-}
-
-/// Builds every backend of a plan, which reads the files they name; with `connect` also asks for the root of each tree.
-///
-/// # Errors
-/// A backend that cannot be built. What a backend answers is in the checks.
-pub fn check(plan: Plan, connect: bool) -> Result<Vec<Check>, Failure> {
-    let sources = plan.backends.into_iter().map(build_source).collect::<Result<Vec<_>, _>>()?;
-    if !connect {
-        return Ok(vec![]);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ask = |tree: Tree| {
-        let answer = match sources.get(tree.root.source.index()) {
-            Some(source) => runtime.block_on(async {
-                let listing = source.backend.list(&tree.root.path);
-                tokio::time::timeout(plan.deadline, listing)
-                    .await
-                    .unwrap_or(Err(Error::TimedOut(plan.deadline)))
-            }),
-            None => Err(Error::NotFound),
-        };
-        let good = !matches!(&answer, Err(error) if *error != Error::Forbidden && *error != Error::NotFound);
-        let outcome = match answer {
-            Ok(listing) => format!("{} names", listing.entries().len()),
-            Err(Error::Forbidden) => "may not be listed; known paths may still open".to_owned(),
-            Err(Error::NotFound) => "nothing there yet".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Check { tree: tree.at, good, outcome }
-    };
-    Ok(plan.trees.into_iter().map(ask).collect())
 }
 
 fn build_source((name, backend): (String, BackendPlan)) -> Result<Source, Failure> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::entry::{Doing, Entry, Failed, Held};
+use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
-use crate::backend::issuer::{Issued, LeaseId};
+use crate::backend::issuer::{Issued, LeaseId, Parent};
 use crate::cache::{Changed, Priority, SecretRef, chance};
 use crate::clock::Moment;
 use crate::freshness;
@@ -30,9 +31,13 @@ pub struct Errand {
 
 #[derive(Debug)]
 enum Task {
-    Make { asker: Priority },
+    Make {
+        asker: Priority,
+    },
     Renew(LeaseId),
     Revoke(LeaseId),
+    /// What is not shown any more.
+    GiveBack(LeaseId),
 }
 
 impl Errand {
@@ -57,10 +62,10 @@ impl Leases {
             return (vec![], book.next);
         }
         book.changed = false;
-        let Book { entries, pace, closing, .. } = &mut *book;
+        let Book { entries, left, pace, closing, .. } = &mut *book;
         let mut found = Vec::new();
-        let mut next: Option<Moment> = None;
-        entries.retain(|of, entry| match self.look(of, entry, now, *closing) {
+        let (unwanted, mut next) = if *closing { (vec![], None) } else { left.due(now) };
+        entries.retain(|of, entry| match self.look(of, entry, left, now, *closing) {
             Found::Now { task, urgent, due } => {
                 found.push((due, urgent, of.clone(), task));
                 true
@@ -69,26 +74,31 @@ impl Leases {
                 next = next.into_iter().chain([at]).min();
                 true
             }
-            Found::Gone => false,
+            Found::Gone => {
+                for held in [entry.current.take(), entry.previous.take()].into_iter().flatten() {
+                    left.keep(of, held, None);
+                }
+                false
+            }
         });
         // What is nearest to its end first.
         found.sort_by_key(|(due, urgent, ..)| (!urgent, *due));
-        let mut errands = Vec::new();
+        let unwanted = unwanted.into_iter().map(|(of, id)| Errand { of, task: Task::GiveBack(id) });
+        let mut errands: Vec<Errand> = unwanted.collect();
         for (_, urgent, of, task) in found {
             if !urgent {
-                let gap = freshness::gap(self.load(entries, &of));
                 let paced = pace.entry(of.source).or_insert(Moment::START);
                 if now < *paced {
                     next = next.into_iter().chain([*paced]).min();
                     continue;
                 }
-                *paced = now.plus(gap);
+                *paced = now.plus(freshness::gap(self.load(entries, &of)));
             }
             if let Some(entry) = entries.get_mut(&of) {
                 entry.doing = match task {
                     Task::Make { .. } => Doing::Making,
                     Task::Renew(_) => Doing::Renewing,
-                    Task::Revoke(_) => Doing::Revoking,
+                    Task::Revoke(_) | Task::GiveBack(_) => Doing::Revoking,
                 };
             }
             errands.push(Errand { of, task });
@@ -104,8 +114,8 @@ impl Leases {
             Task::Make { asker } => self.make(&of, asker).await,
             Task::Renew(id) => self.renew(&of, &id).await,
             Task::Revoke(id) => {
-                let outcome = self.give_back(&of, &id).await;
-                self.take_note(&of, |_, entry| {
+                let outcome = self.give_back(&of, &id, Priority::Lease).await;
+                self.take_note(&of, |_, entry, _| {
                     entry.doing = Doing::Nothing;
                     match outcome {
                         // An open may have come between: what it waits for is made anew.
@@ -114,22 +124,40 @@ impl Leases {
                     }
                 });
             }
+            Task::GiveBack(id) => {
+                let is_gone = self.give_back(&of, &id, Priority::Lease).await.is_ok();
+                let mut book = self.book();
+                book.left.tried(&id, is_gone, self.cache.clock().now());
+                book.changed = true;
+            }
         }
     }
 
-    fn look(&self, of: &SecretRef, entry: &mut Entry, now: Moment, closing: bool) -> Found {
+    fn look(
+        &self,
+        of: &SecretRef,
+        entry: &mut Entry,
+        left: &mut LeftBehind,
+        now: Moment,
+        closing: bool,
+    ) -> Found {
         for held in [&mut entry.current, &mut entry.previous].into_iter().flatten() {
-            let parent = self.parent_end(of.source, held.parent);
-            if parent.is_err() && held.secret.is_some() {
+            let is_orphan = match self.parent(of.source, held.parent) {
+                Parent::Current(end) | Parent::Superseded(end) => end.is_some_and(|end| now >= end),
+                Parent::Dead => true,
+            };
+            if is_orphan && held.secret.is_some() {
                 held.lease.died(now);
             }
-            if held.lease.good_until(parent.unwrap_or(None)).is_some_and(|end| now >= end) {
+            if held.lease.ends().is_some_and(|end| now >= end) {
                 held.secret = None;
             }
         }
-        entry.previous.take_if(|held| held.secret.is_none());
+        if let Some(ended) = entry.previous.take_if(|held| held.secret.is_none()) {
+            left.keep(of, ended, None);
+        }
         if entry.doing != Doing::Nothing || closing {
-            return Found::Later(next_end(entry).unwrap_or(Moment::END));
+            return Found::Later(self.next_end(of, entry));
         }
         if entry.wanted {
             let task = Task::Make { asker: Priority::Reader };
@@ -140,17 +168,15 @@ impl Leases {
             let kept = forgotten.filter(|at| now < *at || entry.done.receiver_count() > 0);
             return match (kept, &entry.previous) {
                 (Some(at), _) => Found::Later(at),
-                (None, Some(_)) => Found::Later(next_end(entry).unwrap_or(Moment::END)),
+                (None, Some(_)) => Found::Later(self.next_end(of, entry)),
                 (None, None) => Found::Gone,
             };
         };
-        let parent = self.parent_end(of.source, held.parent).unwrap_or(None);
-        let terms = (self.terms)(of);
-        let step = held.lease.next(&terms, parent, entry.used, now);
+        let step = self.next(of, entry, held, now);
         if now < step.at {
-            return Found::Later(next_end(entry).map_or(step.at, |end| end.min(step.at)));
+            return Found::Later(self.next_end(of, entry).min(step.at));
         }
-        let end = held.lease.good_until(parent).unwrap_or(Moment::END);
+        let end = self.end(of, held).unwrap_or(Moment::END);
         let last = end.minus(end.since(held.lease.made()) / 20);
         let due = |task| Found::Now { task, urgent: now >= last, due: step.at };
         match (step.action, &held.id) {
@@ -174,36 +200,39 @@ impl Leases {
         let made = self.cache.ask(of.source, asker, asking).await;
         let counters = self.cache.counters();
         let mut changed = None;
-        let mut unwanted = None;
         match made {
             Ok(issued) => {
                 counters.leases_made.count();
-                self.take_note(of, |closing, entry| {
-                    if closing && !self.limits(of.source).keep_leases {
-                        unwanted = issued.lease.clone();
-                    }
+                self.take_note(of, |closing, entry, left| {
                     let held = held(issued, asked, entry.current.is_none());
-                    let version = held.secret.as_ref().map(|secret| secret.version.clone());
-                    let before = entry.current.replace(held);
-                    if let Some(before) = before {
-                        changed = Some(Changed { of: of.clone(), version });
-                        entry.previous = Some(before).filter(|before| before.secret.is_some());
-                    }
                     entry.made();
+                    if closing {
+                        left.keep(of, held, None);
+                        return;
+                    }
+                    let version = held.secret.as_ref().map(|secret| secret.version.clone());
+                    if let Some(before) = entry.current.replace(held) {
+                        changed = Some(Changed { of: of.clone(), version });
+                        if let Some(older) = entry.previous.replace(before) {
+                            left.keep(of, older, None);
+                        }
+                    }
                 });
             }
             Err(error) => {
                 counters.leases_failed.count();
                 let name = self.cache.source(of.source).map_or("", |source| &source.name);
                 tracing::warn!(backend = %name, path = %of.path, "no lease: {error}");
-                self.take_note(of, |_, entry| {
+                self.take_note(of, |_, entry, left| {
                     let now = self.cache.clock().now();
                     self.note_failure(of, entry);
                     entry.failures = entry.failures.saturating_add(1);
                     let pause = FLOOR.saturating_mul(1 << (entry.failures - 1).min(16)).min(LONGEST_PAUSE);
                     // The backend says no, and what there was has ended: the next open finds out whether it still does.
-                    if error.is_answer() {
-                        entry.current.take_if(|held| held.secret.is_none());
+                    if error.is_answer()
+                        && let Some(ended) = entry.current.take_if(|held| held.secret.is_none())
+                    {
+                        left.keep(of, ended, None);
                     }
                     entry.failed = Some(Failed { error, ended: now, not_before: now.plus(pause) });
                     entry.wanted = false;
@@ -213,11 +242,6 @@ impl Leases {
         }
         if let Some(changed) = changed {
             self.cache.announce(&changed);
-        }
-        if let Some(id) = unwanted
-            && self.give_back(of, &id).await.is_ok()
-        {
-            self.take_note(of, |_, entry| entry.current = None);
         }
     }
 
@@ -239,7 +263,7 @@ impl Leases {
                 tracing::warn!(backend = %name, path = %of.path, "a lease is not renewed: {error}");
             }
         }
-        self.take_note(of, |_, entry| {
+        self.take_note(of, |_, entry, _| {
             entry.doing = Doing::Nothing;
             // It may have been replaced meanwhile by who asked for that.
             let Some(held) = entry.current.as_mut().filter(|held| held.id.as_ref() == Some(id)) else {
@@ -249,6 +273,7 @@ impl Leases {
                 Ok(grant) => {
                     held.lease.renewed(asked.0, grant, chance());
                     held.granted = asked;
+                    held.until = grant.life.map(|life| asked.0.plus(life));
                 }
                 Err(Error::NotFound) => {
                     held.lease.died(self.cache.clock().now());
@@ -264,6 +289,22 @@ impl Leases {
         });
     }
 
+    /// When a lease ends, by itself or with what it was made with.
+    pub(super) fn end(&self, of: &SecretRef, held: &Held) -> Option<Moment> {
+        let parent = match self.parent(of.source, held.parent) {
+            Parent::Current(end) | Parent::Superseded(end) => end,
+            Parent::Dead => Some(Moment::START),
+        };
+        held.lease.good_until(parent)
+    }
+
+    /// When the next of what is held ends.
+    fn next_end(&self, of: &SecretRef, entry: &Entry) -> Moment {
+        let held = [&entry.current, &entry.previous].into_iter().flatten();
+        let ends = held.filter(|held| held.secret.is_some()).filter_map(|held| self.end(of, held));
+        ends.min().unwrap_or(Moment::END)
+    }
+
     fn note_failure(&self, of: &SecretRef, entry: &mut Entry) {
         if let Some(held) = &mut entry.current {
             held.lease.failed(&(self.terms)(of), self.cache.clock().now(), chance());
@@ -271,13 +312,13 @@ impl Leases {
     }
 
     /// Changes an entry, tells those who wait for it, and has the book looked through again.
-    pub(super) fn take_note(&self, of: &SecretRef, note: impl FnOnce(bool, &mut Entry)) {
+    fn take_note(&self, of: &SecretRef, note: impl FnOnce(bool, &mut Entry, &mut LeftBehind)) {
         {
             let mut book = self.book();
-            let closing = book.closing;
             let now = self.cache.clock().now();
-            note(closing, book.entries.entry(of.clone()).or_insert_with(|| Entry::new(now)));
-            book.changed = true;
+            let Book { entries, left, changed, closing, .. } = &mut *book;
+            note(*closing, entries.entry(of.clone()).or_insert_with(|| Entry::new(now)), left);
+            *changed = true;
             if let Some(entry) = book.entries.get(of) {
                 entry.done.send_replace(());
             }
@@ -310,11 +351,6 @@ fn held(issued: Issued, asked: (Moment, SystemTime), first: bool) -> Held {
     secret.created = Some(asked.1);
     secret.fields.shrink_to_fit();
     let lease = Lease::new(asked.0, grant, first, chance());
-    Held { lease, id, parent, made: asked.1, granted: asked, secret: Some(Arc::new(secret)) }
-}
-
-/// When the next of what is held ends by itself.
-fn next_end(entry: &Entry) -> Option<Moment> {
-    let held = [&entry.current, &entry.previous].into_iter().flatten();
-    held.filter(|held| held.secret.is_some()).filter_map(|held| held.lease.ends()).min()
+    let until = lease.ends();
+    Held { lease, id, parent, made: asked.1, granted: asked, until, secret: Some(Arc::new(secret)) }
 }

@@ -25,6 +25,8 @@ pub(super) struct Held {
     /// When it was asked for, and when it was made or renewed the last time.
     pub(super) made: SystemTime,
     pub(super) granted: (Moment, SystemTime),
+    /// Its end as it was granted, whatever else is known of it.
+    pub(super) until: Option<Moment>,
     /// None once it has ended.
     pub(super) secret: Option<Arc<Secret>>,
 }
@@ -99,6 +101,11 @@ impl Entry {
     pub(super) fn failure(&self, asked: Moment, now: Moment) -> Option<Error> {
         let failed = self.failed.as_ref()?;
         (failed.ended >= asked || now < failed.not_before).then(|| failed.error.clone())
+    }
+
+    /// What may be given to readers: not what is being given back.
+    pub(super) fn given(&self) -> Option<&Held> {
+        self.current.as_ref().filter(|_| self.doing != Doing::Revoking)
     }
 
     /// Whether it counts as a lease: there is one, or one is being made.

@@ -6,6 +6,7 @@
 
 mod act;
 mod entry;
+mod left;
 mod revoke;
 mod state;
 
@@ -18,9 +19,10 @@ use crate::backend::Error;
 use crate::backend::issuer::{Demand, Nature, Parent, ParentId};
 use crate::cache::{Priority, SecretCache, SecretRef, Snapshot, SourceId};
 use crate::clock::Moment;
-use crate::lease::Terms;
+use crate::lease::{Step, Terms};
 pub use act::Errand;
 use entry::{Entry, Held};
+use left::LeftBehind;
 pub use revoke::{NotRevoked, Revoked};
 pub use state::LeaseState;
 
@@ -62,6 +64,7 @@ pub struct Leases {
 #[derive(Default)]
 struct Book {
     entries: HashMap<SecretRef, Entry>,
+    left: LeftBehind,
     /// Something has changed since it was looked through.
     changed: bool,
     /// The next that is to be done, when it was looked through the last time.
@@ -136,7 +139,7 @@ impl Leases {
     pub fn current(&self, of: &SecretRef) -> Option<Arc<Snapshot>> {
         let now = self.cache.clock().now();
         let book = self.book();
-        self.alive(of, book.entries.get(of)?.current.as_ref()?, now)
+        self.alive(of, book.entries.get(of)?.given()?, now)
     }
 
     /// The predecessor of the secret, if it has not ended yet.
@@ -152,17 +155,23 @@ impl Leases {
     /// What the backend said when it was to be made, now or less than a pause ago; or there are too many leases.
     pub async fn open(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
         let asked = self.cache.clock().now();
+        let mut waited = false;
         loop {
             let mut done = {
                 let now = self.cache.clock().now();
                 let mut book = self.book();
                 if let Some(entry) = book.entries.get_mut(of) {
                     entry.used = entry.used.max(now);
-                    if let Some(held) = entry.current.as_ref().and_then(|held| self.alive(of, held, now)) {
+                    if let Some(held) = entry.given().and_then(|held| self.alive(of, held, now)) {
                         return Ok(held);
                     }
                     if let Some(error) = entry.failure(asked, now) {
                         return Err(error);
+                    }
+                    // Made for us, and over: to make another one would come to the same.
+                    let made = |held: &Held| held.lease.made() >= asked && !entry.wanted;
+                    if waited && entry.current.as_ref().is_some_and(made) {
+                        return Err(Error::Unreachable("what was made has ended at once".to_owned()));
                     }
                 }
                 if book.closing {
@@ -179,6 +188,7 @@ impl Leases {
             self.earlier.notify_one();
             // An error means that the entry was dropped: it is looked for anew.
             let _ = done.changed().await;
+            waited = true;
         }
     }
 
@@ -231,21 +241,28 @@ impl Leases {
 
     /// A lease that is held, as long as it is good.
     fn alive(&self, of: &SecretRef, held: &Held, now: Moment) -> Option<Arc<Snapshot>> {
-        match self.parent_end(of.source, held.parent) {
-            Ok(parent) => held.snapshot(parent, now),
-            Err(Died) => None,
+        match self.parent(of.source, held.parent) {
+            Parent::Current(end) | Parent::Superseded(end) => held.snapshot(end, now),
+            Parent::Dead => None,
         }
     }
 
-    /// When what a secret was made with ends.
-    fn parent_end(&self, source: SourceId, parent: Option<ParentId>) -> Result<Option<Moment>, Died> {
-        let Some(parent) = parent else { return Ok(None) };
+    /// What is known of what a secret was made with.
+    fn parent(&self, source: SourceId, parent: Option<ParentId>) -> Parent {
         let issuer = self.cache.source(source).and_then(|source| source.backend.issuer());
-        match issuer.map(|issuer| issuer.parent(parent)) {
-            Some(Parent::Lives(end)) => Ok(end),
-            Some(Parent::Dead) => Err(Died),
-            None => Ok(None),
+        match (issuer, parent) {
+            (Some(issuer), Some(parent)) => issuer.parent(parent),
+            _ => Parent::Current(None),
         }
+    }
+
+    /// What is to be done next about a lease. The end of what it was made with counts only where a successor would outlive it.
+    fn next(&self, of: &SecretRef, entry: &Entry, held: &Held, now: Moment) -> Step {
+        let parent = match self.parent(of.source, held.parent) {
+            Parent::Superseded(end) => end,
+            Parent::Current(_) | Parent::Dead => None,
+        };
+        held.lease.next(&(self.terms)(of), parent, entry.used, now)
     }
 
     /// An error where one lease more would be too many.
@@ -285,8 +302,7 @@ impl Leases {
     }
 }
 
-/// What a secret was made with has ended, and so has the secret.
-struct Died;
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

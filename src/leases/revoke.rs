@@ -7,13 +7,15 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::Leases;
-use super::entry::Doing;
+use super::entry::{Doing, Held};
 use crate::backend::Error;
 use crate::backend::issuer::LeaseId;
 use crate::cache::{Priority, SecretRef};
 
 /// Leases given back at once.
 const TOGETHER: usize = 16;
+/// What is being given back is not tried by anybody else for this long.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether what was being made has been.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -41,16 +43,27 @@ impl Leases {
     /// # Errors
     /// What the backend said. The secret is erased here in any case.
     pub async fn revoke(&self, of: &SecretRef) -> Result<Option<Revoked>, Error> {
-        let Some(ids) = self.taken(of) else { return Ok(None) };
-        let only_forgotten = ids.is_empty();
-        let mut revoked = Revoked { leases: 0, only_forgotten };
+        let Some(held) = self.taken(of) else { return Ok(None) };
+        let ids: Vec<LeaseId> = held.iter().filter_map(|held| held.id.clone()).collect();
+        let mut revoked = Revoked { leases: 0, only_forgotten: ids.is_empty() };
+        let now = self.cache.clock().now();
+        {
+            // From here on they are not lost, should this be dropped.
+            let mut book = self.book();
+            held.into_iter().for_each(|held| book.left.keep(of, held, Some(now.plus(PATIENCE))));
+            book.changed = true;
+        }
+        let mut failed = None;
         for id in ids {
-            match self.give_back(of, &id).await {
+            let outcome = self.give_back(of, &id, Priority::Operator).await;
+            self.book().left.tried(&id, outcome.is_ok(), self.cache.clock().now());
+            match outcome {
                 Ok(()) => revoked.leases += 1,
-                Err(error) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(Some(revoked))
+        self.look_again();
+        failed.map_or(Ok(Some(revoked)), Err)
     }
 
     /// The mount ends: nothing is made any more, and all that may be is given back, for `limit` at most. The rest comes back.
@@ -62,36 +75,34 @@ impl Leases {
             tokio::time::sleep(LOOK).await;
         }
         let all: Vec<SecretRef> = self.book().entries.keys().cloned().collect();
-        let mine = all.into_iter().filter(|of| !self.limits(of.source).keep_leases);
-        let each = mine.flat_map(|of| {
-            let ids = self.taken(&of).unwrap_or_default();
-            ids.into_iter().map(move |id| (of.clone(), id))
+        let held = all.into_iter().flat_map(|of| {
+            let ids = self.taken(&of).unwrap_or_default().into_iter().filter_map(|held| held.id);
+            ids.map(move |id| (of.clone(), id)).collect::<Vec<_>>()
         });
-        let each: Vec<(SecretRef, LeaseId)> = each.collect();
+        let mut each: Vec<(SecretRef, LeaseId)> = held.collect();
+        each.extend(self.book().left.take());
+        each.retain(|(of, _)| !self.limits(of.source).keep_leases);
         let outcomes = stream::iter(each).map(async |(of, id)| {
             let left = deadline.since(self.cache.clock().now());
-            let given = tokio::time::timeout(left, self.give_back(&of, &id)).await;
+            let given = tokio::time::timeout(left, self.give_back(&of, &id, Priority::Operator)).await;
             let outcome = given.unwrap_or(Err(Error::TimedOut(limit)));
             outcome.err().map(|error| NotRevoked { of, error })
         });
         outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await
     }
 
-    /// Takes a secret out of the book, which erases it; its leases.
-    fn taken(&self, of: &SecretRef) -> Option<Vec<LeaseId>> {
+    /// Takes a secret out of the book: what was held of it and of its predecessor.
+    fn taken(&self, of: &SecretRef) -> Option<Vec<Held>> {
         let mut book = self.book();
         let entry = book.entries.remove(of)?;
         book.changed = true;
-        if entry.current.is_none() && entry.previous.is_none() {
-            return None;
-        }
-        let held = [entry.current, entry.previous].into_iter().flatten();
-        Some(held.filter_map(|held| held.id).collect())
+        let held: Vec<Held> = [entry.current, entry.previous].into_iter().flatten().collect();
+        (!held.is_empty()).then_some(held)
     }
 
     /// Ends a lease. One that is not there any more is as good as ended.
-    pub(super) async fn give_back(&self, of: &SecretRef, id: &LeaseId) -> Result<(), Error> {
-        let asked = self.cache.ask(of.source, Priority::Lease, async |backend| match backend.issuer() {
+    pub(super) async fn give_back(&self, of: &SecretRef, id: &LeaseId, asker: Priority) -> Result<(), Error> {
+        let asked = self.cache.ask(of.source, asker, async |backend| match backend.issuer() {
             Some(issuer) => issuer.revoke(id).await,
             None => Err(Error::NotFound),
         });

@@ -39,8 +39,7 @@ impl Leases {
         let book = self.book();
         let held = book.entries.iter().filter_map(|(of, entry)| Some((of, entry, entry.current.as_ref()?)));
         let states = held.map(|(of, entry, held)| {
-            let parent = self.parent_end(of.source, held.parent).unwrap_or(None);
-            let step = held.lease.next(&(self.terms)(of), parent, entry.used, now);
+            let step = self.next(of, entry, held, now);
             let (next, next_in) = match (entry.doing, step.action) {
                 (Doing::Making, _) => ("being replaced", Duration::ZERO),
                 (Doing::Renewing, _) => ("being renewed", Duration::ZERO),
@@ -50,7 +49,7 @@ impl Leases {
                 (Doing::Nothing, Action::Revoke) => ("revoke", step.at.since(now)),
                 (Doing::Nothing, Action::Forget) => ("forget", step.at.since(now)),
             };
-            let end = held.lease.good_until(parent);
+            let end = self.end(of, held);
             LeaseState {
                 of: of.clone(),
                 id: held.id.clone(),
@@ -60,7 +59,7 @@ impl Leases {
                 next_in,
                 failures: held.lease.failures(),
                 has_previous: entry.previous.is_some(),
-                good: self.alive(of, held, now).is_some(),
+                good: entry.given().is_some_and(|held| self.alive(of, held, now).is_some()),
             }
         });
         let mut states: Vec<LeaseState> = states.collect();

@@ -63,7 +63,7 @@ fn the_examples_of_the_page_are_valid_together() {
         page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let example = examples.concat();
     let folder = tempfile::tempdir().unwrap();
-    for file in ["token", "secrets.age", "identity"] {
+    for file in ["token", "role-id", "secret-id", "secrets.age", "identity"] {
         std::fs::write(folder.path().join(file), "canary").unwrap();
     }
     // the examples' folder, program and user exist on a real machine; here they are others
@@ -74,6 +74,6 @@ fn the_examples_of_the_page_are_valid_together() {
     let loaded =
         config::parse(&example, &folder.path().join("config.toml")).unwrap_or_else(|bad| panic!("{bad}"));
     assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.settings.trees.len(), 3);
+    assert_eq!((loaded.settings.trees.len(), loaded.settings.secrets.len()), (4, 3));
     assert_eq!((loaded.settings.freshness.len(), loaded.settings.hooks.len()), (2, 3));
 }

@@ -27,6 +27,7 @@ mod mount;
 mod mount_aws;
 mod mount_vault;
 mod pairs;
+mod servers;
 mod store;
 mod support;
 mod systemd_unit;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod login;
+mod login_mount;
 mod transport;
 mod versions;
 

@@ -220,6 +220,6 @@ fn a_hook_that_leads_to_no_tree_is_told() {
     let [warning] = &parse(text, Path::new("c")).unwrap().warnings[..] else { panic!() };
     assert_eq!(
         warning.to_string(),
-        "c:6: no [[tree]] is where the `path` of this [[hook]] leads; it is about nothing"
+        "c:6: no [[tree]] or [[secret]] is where the `path` of this [[hook]] leads; it is about nothing"
     );
 }

@@ -4,11 +4,15 @@
 pub mod bao;
 pub mod fake;
 pub mod fake_vault;
+pub mod guard;
 pub mod inotify;
 pub mod moto;
 pub mod mount;
+pub mod nginx;
 pub mod page_cache;
+pub mod postgres;
 pub mod rig;
+pub mod samples;
 pub mod vault;
 
 use std::io::Write;

@@ -5,20 +5,21 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 /// The token that may do everything. Holds `canary`, so a scan of our logs finds it.
 pub const ROOT_TOKEN: &str = "canary-root-token";
 
-/// Runs the server, and kills it when its own standard input ends: when the test process is gone, however it went.
-const WRAPPER: &str =
-    r#""$@" >"$VAULT_TEST_LOG" 2>&1 & child=$!; echo $child >"$VAULT_TEST_PID"; read gone; kill -9 $child"#;
+/// Runs the server, and kills its own process group when its own standard input ends: when the test process is gone, however it
+/// went. The group, because the plugins of a server that is killed live on.
+const WRAPPER: &str = r#""$@" >"$VAULT_TEST_LOG" 2>&1 & echo $! >"$VAULT_TEST_PID"; read gone; kill -9 0"#;
 
 /// A dev server with KV version 2 at `secret/`.
 pub struct Vault {
@@ -38,23 +39,37 @@ pub struct Vault {
 impl Vault {
     /// A server of one's own.
     pub fn start() -> Result<Self, String> {
-        Self::launch(false)
+        Self::launch_program(&Self::program()?, Extra::Nothing)
+    }
+
+    /// A server of one's own that also has the engine `totp`, and PostgreSQL in its engine `database`.
+    ///
+    /// Starts half a second later than the others, for Vault tries each plugin.
+    pub fn start_with_plugins() -> Result<Self, String> {
+        let (program, cache) = (Self::program()?, super::cache_dir().join("bin"));
+        // One that the machine has is a whole one, with everything built in; plugins are built for ours alone.
+        if !program.starts_with(&cache) {
+            return Self::launch_program(&program, Extra::Nothing);
+        }
+        let plugins = cache.join("plugins").canonicalize();
+        let plugins = plugins.map_err(|_| "no plugins beside the server; run `make deps`")?;
+        Self::launch_program(&program, Extra::Plugins(plugins))
     }
 
     /// An OpenBao server of one's own, whatever else there is.
     pub fn start_bao() -> Result<Self, String> {
         let program = super::program("bao").map_err(|_| "`bao` is not on PATH; its stand-in is enough")?;
-        Self::launch_program(&program, false)
+        Self::launch_program(&program, Extra::Nothing)
     }
 
     /// A server of one's own on this port, which must be free.
     pub fn start_on(port: u16) -> Result<Self, String> {
-        Self::try_launch(&Self::program()?, false, port)
+        Self::try_launch(&Self::program()?, &Extra::Nothing, port)
     }
 
     /// A server of one's own that speaks TLS with a CA made for it.
     pub fn start_tls() -> Result<Self, String> {
-        Self::launch(true)
+        Self::launch_program(&Self::program()?, Extra::Tls)
     }
 
     /// The server that all tests of this process share, with its audit log on. Use engines of your own on it.
@@ -77,15 +92,11 @@ impl Vault {
         super::program("vault").or_else(|why| super::program("bao").map_err(|_| why))
     }
 
-    fn launch(tls: bool) -> Result<Self, String> {
-        Self::launch_program(&Self::program()?, tls)
-    }
-
-    fn launch_program(program: &PathBuf, tls: bool) -> Result<Self, String> {
+    fn launch_program(program: &Path, extra: Extra) -> Result<Self, String> {
         let mut failure = String::new();
         // A port that was free a moment ago may be taken by now.
         for _ in 0..3 {
-            match Self::try_launch(program, tls, super::free_port()) {
+            match Self::try_launch(program, &extra, super::free_port()) {
                 Ok(vault) => return Ok(vault),
                 Err(why) => failure = why,
             }
@@ -93,7 +104,8 @@ impl Vault {
         Err(failure)
     }
 
-    fn try_launch(program: &PathBuf, tls: bool, port: u16) -> Result<Self, String> {
+    fn try_launch(program: &Path, extra: &Extra, port: u16) -> Result<Self, String> {
+        let tls = matches!(extra, Extra::Tls);
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut plain = 0;
         let mut command = Command::new("sh");
@@ -110,13 +122,16 @@ impl Vault {
             command.arg("-dev-tls").arg(format!("-dev-tls-cert-dir={}", folder.path().display()));
             command.arg(format!("-config={}", config.display()));
         }
+        if let Extra::Plugins(plugins) = extra {
+            command.arg(format!("-dev-plugin-dir={}", plugins.display()));
+        }
         let (log, pid_file) = (folder.path().join("server.log"), folder.path().join("pid"));
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", folder.path());
         command.env("VAULT_TEST_LOG", &log).env("VAULT_TEST_PID", &pid_file);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let wrapper = command.spawn().map_err(|e| format!("sh: {e}"))?;
         let deadline = Instant::now() + Duration::from_secs(60);
         let pid = loop {
@@ -273,6 +288,11 @@ impl Vault {
             .collect()
     }
 
+    /// The process group of the server and of its plugins.
+    pub fn group(&self) -> Pid {
+        Pid::from_child(&self.wrapper)
+    }
+
     /// Freezes the server: connections are accepted by the kernel, nothing is answered.
     pub fn pause(&self) {
         kill_process(self.pid, Signal::STOP).expect("our own child");
@@ -308,11 +328,18 @@ impl Vault {
 
 impl Drop for Vault {
     fn drop(&mut self) {
-        // The wrapper has not waited for its child, so the number cannot belong to another process yet.
-        let _ = kill_process(self.pid, Signal::KILL);
-        drop(self.wrapper.stdin.take());
+        // The wrapper leads the group and is not waited for yet, so the number cannot belong to another group.
+        let _ = kill_process_group(self.group(), Signal::KILL);
         let _ = self.wrapper.wait();
     }
+}
+
+/// What a server has beyond a plain one.
+enum Extra {
+    Nothing,
+    Tls,
+    /// The folder of its plugins, an absolute path.
+    Plugins(PathBuf),
 }
 
 /// A path as it stands in a URL, its slashes kept.

@@ -15,14 +15,14 @@ use crate::support::fake::{Fake, Reply};
 use crate::support::fake_vault;
 
 /// An AppRole of its own, for a KV engine of its own with one secret; its ids in files.
-struct Role<'a> {
+pub(super) struct Role<'a> {
     server: &'a Server,
     name: &'a str,
-    folder: tempfile::TempDir,
+    pub(super) folder: tempfile::TempDir,
 }
 
 impl<'a> Role<'a> {
-    fn new(server: &'a Server, name: &'a str, mut settings: Value) -> Self {
+    pub(super) fn new(server: &'a Server, name: &'a str, mut settings: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         server.enable_kv(name, 2);
         server.kv_put(name, "a", json!({"k": "canary"}));
@@ -36,7 +36,7 @@ impl<'a> Role<'a> {
         Self { server, name, folder }
     }
 
-    fn secret_file(&self) -> PathBuf {
+    pub(super) fn secret_file(&self) -> PathBuf {
         self.folder.path().join("secret")
     }
 
@@ -48,7 +48,7 @@ impl<'a> Role<'a> {
     }
 
     /// A client with a fresh secret id.
-    fn client(&self) -> Arc<Vault> {
+    pub(super) fn client(&self) -> Arc<Vault> {
         let path = format!("auth/{}/role/web/secret-id", self.name);
         let answer = self.server.must("POST", &path, Value::Null);
         write(&self.secret_file(), answer["data"]["secret_id"].as_str().unwrap());
@@ -72,7 +72,7 @@ impl<'a> Role<'a> {
     }
 
     /// Ends every token of this role.
-    fn revoke_all(&self) {
+    pub(super) fn revoke_all(&self) {
         self.server.must(
             "POST",
             &format!("sys/leases/revoke-prefix/auth/{}/login", self.name),
@@ -80,12 +80,26 @@ impl<'a> Role<'a> {
         );
     }
 
-    fn logins(&self) -> usize {
+    pub(super) fn logins(&self) -> usize {
         self.requests(&format!("auth/{}/login", self.name))
     }
 
     fn requests(&self, of: &str) -> usize {
         self.server.audit_requests().iter().filter(|(_, path)| path == of).count()
+    }
+
+    /// How many tokens live that logins of this role have made.
+    pub(super) fn tokens(&self) -> usize {
+        let server = self.server;
+        let listed = server.must("GET", "auth/token/accessors/?list=true", Value::Null);
+        let all = listed["data"]["keys"].as_array().unwrap().clone();
+        let paths = all.into_iter().filter_map(|accessor| {
+            let asked = json!({ "accessor": accessor });
+            let (status, found) = server.api("POST", "auth/token/lookup-accessor", asked);
+            (status == 200).then(|| found["data"]["path"].as_str().unwrap().to_owned())
+        });
+        let login = format!("auth/{}/login", self.name);
+        paths.filter(|path| *path == login).count()
     }
 
     async fn read(&self, vault: &Vault) -> Result<Secret, Error> {
@@ -262,19 +276,9 @@ async fn at_the_end_our_token_is_given_back_and_that_of_the_user_is_not() {
     let role = Role::new(server, "login-end", json!({"token_ttl": "1h"}));
     let vault = role.client();
     role.read(&vault).await.unwrap();
-    let ours = || {
-        let listed = server.must("GET", "auth/token/accessors/?list=true", Value::Null);
-        let all = listed["data"]["keys"].as_array().unwrap().clone();
-        let looked_up = all.into_iter().filter_map(|accessor| {
-            let (status, found) =
-                server.api("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor }));
-            (status == 200).then(|| found["data"]["path"].as_str().unwrap().to_owned())
-        });
-        looked_up.filter(|path| path == "auth/login-end/login").count()
-    };
-    assert_eq!(ours(), 1);
+    assert_eq!(role.tokens(), 1);
     vault.close().await;
-    assert_eq!(ours(), 0);
+    assert_eq!(role.tokens(), 0);
     assert!(role.read(&vault).await.is_err(), "no login follows");
     assert_eq!(role.logins(), 1);
 

@@ -3,11 +3,15 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::backend::Error;
 use crate::printable::printable_path;
 use crate::secret::SecretBytes;
 use crate::trusted_file::{self, Refusal};
+
+/// A file is given up after this: a pipe that nobody writes into, a folder on a network that is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What changes when a file is written or replaced: device, inode, size, and when it was changed (stat(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +30,12 @@ pub(super) async fn mark(path: &Path) -> Option<Mark> {
 /// for the error: `token`, `secret id`.
 pub(super) async fn read(path: &Path, what: &str) -> Result<Option<SecretBytes>, Error> {
     let file = path.to_owned();
-    match tokio::task::spawn_blocking(move || trusted_file::read(&file)).await {
+    let reading = tokio::task::spawn_blocking(move || trusted_file::read(&file));
+    let Ok(read) = tokio::time::timeout(PATIENCE, reading).await else {
+        let file = printable_path(path);
+        return Err(Error::Unreachable(format!("no {what} from `{file}`: it gives nothing to read")));
+    };
+    match read {
         Ok(Ok(content)) => {
             let text = content.bytes.trim_ascii();
             Ok((!text.is_empty()).then(|| SecretBytes::new(text.to_vec())))

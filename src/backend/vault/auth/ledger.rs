@@ -246,13 +246,13 @@ impl Ledger {
 
     /// What is known of a token that something was made with. One that nobody remembers has ended.
     pub(super) fn parent(&self, id: ParentId, now: Moment) -> Parent {
-        match self.known.get(&id.0) {
-            Some(known) if !known.dead => match known.step(now) {
-                Some(step) if step.action == Action::Renew && self.is_current(id) => Parent::Lives(None),
-                _ => Parent::Lives(known.lease.and_then(|lease| lease.ends())),
-            },
-            _ => Parent::Dead,
+        let Some(known) = self.known.get(&id.0).filter(|known| !known.dead) else { return Parent::Dead };
+        let ends = known.lease.and_then(|lease| lease.ends());
+        if !self.is_current(id) {
+            return Parent::Superseded(ends);
         }
+        let renewed = known.step(now).is_some_and(|step| step.action == Action::Renew);
+        Parent::Current(ends.filter(|_| !renewed))
     }
 
     /// What [`Self::parent`] says of each.
@@ -295,8 +295,8 @@ impl Known {
     }
 }
 
-/// The successor of a token is had when a quarter of its life is left: before those of what was made with it, which are made when a
-/// tenth of *their* lives is left, and would end with it once more if it was still in use then.
+/// The successor of a token is had when a quarter of its life is left: in that time all that was made with it has to be made anew,
+/// one after the other.
 fn terms(lease: &Lease) -> Terms {
     Terms { overlap: lease.life().map(|life| life / 4), idle_revoke: None }
 }

@@ -164,6 +164,10 @@ impl Core {
             TokenSource::Literal(token) => header_text(token.expose()),
             TokenSource::File(path) => {
                 let mark = file::mark(path).await;
+                // Gone, or a pipe, which has given what it had.
+                if mark.is_none() && self.ledger().current().is_some() {
+                    return Err(self.refused());
+                }
                 let Some(content) = file::read(path, "token").await? else {
                     return Err(Error::Unreachable(NO_TOKEN.to_owned()));
                 };

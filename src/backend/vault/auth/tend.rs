@@ -1,5 +1,5 @@
 //! Owns keeping the token of the moment: looked up, renewed, followed by another one in time; and looking at the token file.
-//! Does not decide when: `crate::lease` does.
+//! Does not know when, which `crate::lease` decides, or who logs in.
 
 use std::time::Duration;
 

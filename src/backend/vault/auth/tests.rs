@@ -1,3 +1,6 @@
+//! Owns the promises of having a token: one question, one login, however many are refused at once.
+//! Does not know Vault: a small server answers as it would.
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -116,7 +119,7 @@ async fn a_token_that_died_is_followed_by_another_and_what_was_made_with_it_is_k
     let server = one_living_token();
     let auth = Arc::new(server.auth(role()));
     let first = auth.token(Use::Lease).await.unwrap();
-    assert_eq!(auth.parent(first.id), Parent::Lives(None));
+    assert_eq!(auth.parent(first.id), Parent::Current(None));
     let _ = tokio::time::timeout(Duration::from_millis(1), auth.parents_changed()).await;
     auth.wire().send(&Call::read(["revoke"]).unwrap(), &first.middleware).await.ok().unwrap();
     let told = {
@@ -128,7 +131,7 @@ async fn a_token_that_died_is_followed_by_another_and_what_was_made_with_it_is_k
     let ids = join_all(all).await;
     assert!(ids.iter().all(|id| *id == ParentId(2)), "{ids:?}");
     assert_eq!(auth.parent(first.id), Parent::Dead);
-    assert_eq!(auth.parent(ParentId(2)), Parent::Lives(None));
+    assert_eq!(auth.parent(ParentId(2)), Parent::Current(None));
     tokio::time::timeout(Duration::from_secs(5), told).await.unwrap().unwrap();
     assert_eq!((server.count("auth/approle/login"), server.count("auth/token/lookup-self")), (2, 1));
 }

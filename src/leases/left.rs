@@ -1,0 +1,80 @@
+//! Owns leases that nobody is given any more and that may live still: what was replaced twice, or could not be given back.
+//! Does not know what they are for. They are given back at the end of the mount, those that should be gone as soon as that works.
+
+use std::time::Duration;
+
+use super::entry::Held;
+use crate::backend::issuer::LeaseId;
+use crate::cache::SecretRef;
+use crate::clock::Moment;
+use crate::lease::FLOOR;
+
+/// The longest pause between tries to give a lease back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One lease.
+#[derive(Debug)]
+struct Left {
+    of: SecretRef,
+    id: LeaseId,
+    /// Its end, as the backend granted it; none: it has none.
+    until: Option<Moment>,
+    /// When to try again to give it back; none: not before the end of the mount.
+    again: Option<Moment>,
+    failures: u32,
+    trying: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct LeftBehind(Vec<Left>);
+
+impl LeftBehind {
+    /// Keeps what is not to be given to anybody any more. `unwanted_at`: it should be gone, and is given back from then on.
+    pub(super) fn keep(&mut self, of: &SecretRef, held: Held, unwanted_at: Option<Moment>) {
+        let Some(id) = held.id else { return };
+        self.0.push(Left {
+            of: of.clone(),
+            id,
+            until: held.until,
+            again: unwanted_at,
+            failures: 0,
+            trying: false,
+        });
+    }
+
+    /// Forgets what has ended by `now`; what is to be given back now, each once, and when to look again.
+    pub(super) fn due(&mut self, now: Moment) -> (Vec<(SecretRef, LeaseId)>, Option<Moment>) {
+        self.0.retain(|left| left.trying || left.until.is_none_or(|until| now < until));
+        let mut due = Vec::new();
+        let mut next: Option<Moment> = None;
+        for left in self.0.iter_mut().filter(|left| !left.trying) {
+            match left.again {
+                Some(again) if again <= now => {
+                    left.trying = true;
+                    due.push((left.of.clone(), left.id.clone()));
+                }
+                again => next = next.into_iter().chain(again).min(),
+            }
+        }
+        (due, next)
+    }
+
+    /// What came of giving one back.
+    pub(super) fn tried(&mut self, id: &LeaseId, is_gone: bool, now: Moment) {
+        if is_gone {
+            self.0.retain(|left| left.id != *id);
+        }
+        for left in self.0.iter_mut().filter(|left| left.id == *id) {
+            let pause = FLOOR.saturating_mul(1 << left.failures.min(16)).min(LONGEST_PAUSE);
+            left.failures = left.failures.saturating_add(1);
+            left.again = Some(now.plus(pause));
+            left.trying = false;
+        }
+    }
+
+    /// Takes all of them.
+    pub(super) fn take(&mut self) -> Vec<(SecretRef, LeaseId)> {
+        std::mem::take(&mut self.0).into_iter().map(|left| (left.of, left.id)).collect()
+    }
+}
