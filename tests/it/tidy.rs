@@ -24,7 +24,7 @@ const CONFINED: [(&str, &str, &str); 10] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 13] = [
+const SPAWNS: [(&str, &str); 14] = [
     (
         "src/daemon/mod.rs",
         "the composition root: the refresh loop, the hooks, the control socket, the news for watchers",
@@ -38,7 +38,11 @@ const SPAWNS: [(&str, &str); 13] = [
     ("src/fuse/mount.rs", "fuser's own threads"),
     ("src/fuse/touch/mod.rs", "an operation on the mount waits for the threads that serve it"),
     ("src/backend/store/mod.rs", "decryption takes a second of computing"),
-    ("src/backend/vault/api.rs", "a home folder may be on a network"),
+    (
+        "src/backend/vault/auth/mod.rs",
+        "a login goes on though its reader gives up: its token must not be lost",
+    ),
+    ("src/backend/vault/auth/file.rs", "a home folder may be on a network"),
     ("src/cli/background.rs", "the process that serves, for --daemon"),
     ("src/cli/edit.rs", "the user's editor"),
 ];

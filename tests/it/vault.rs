@@ -4,6 +4,8 @@
 
 mod issuing;
 mod lease_answers;
+mod login;
+mod login_mount;
 mod transport;
 mod versions;
 

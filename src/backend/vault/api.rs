@@ -4,26 +4,25 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, Method, Request, StatusCode};
-use rustify::client::Client as _;
-use rustify::endpoint::{Endpoint, MiddleWare as _};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
-use vaultrs::api::{EndpointMiddleware, EndpointResult};
+use vaultrs::api::EndpointResult;
 use zeroize::Zeroizing;
 
+use super::auth::{Auth, Use};
 use super::config::{Config, ConfigError, Setting, TokenSource};
-use super::http::{Transport, our_error};
+use super::http::Transport;
+use super::wire::{NoBody, Wire};
 use crate::backend::issuer::{Parent, ParentId};
 use crate::backend::{Error, retry_after};
 use crate::clock::{Clock, Moment};
-use crate::{path::BackendPath, printable::printable_path, trusted_file};
+use crate::path::BackendPath;
 
 /// Longest encoded path that is sent, in bytes. Vault's storage takes keys up to 32 KiB; an `http::Uri` up to 64 KiB.
 const MAX_PATH: usize = 48 << 10;
-const NO_TOKEN: &str = "no token: set VAULT_TOKEN or run `vault login`";
 
 /// `GET /v1/PATH`, with a query where there is one: `list=true`, which unlike the method LIST passes every proxy, or the
 /// number of a version. Or `POST /v1/PATH`, with a body of JSON.
@@ -84,6 +83,13 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Whether a request to `uri` asks for exactly this.
+    pub(super) fn is_what_is_sent(&self, uri: &Uri) -> bool {
+        uri.path().strip_prefix("/v1/") == Some(&self.path) && uri.query().unwrap_or_default() == self.query
+    }
+}
+
 impl Endpoint for Call {
     type Response = ();
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
@@ -116,18 +122,15 @@ impl Endpoint for Call {
     }
 }
 
-/// Makes calls with the configured token. The token is read at the first call that finds one.
+/// Makes calls with the token of the moment, whose whole life is the business of `auth`.
 pub(super) struct Api {
-    transport: Transport,
-    token: TokenSource,
-    namespace: Option<String>,
-    /// Holds the token as a `String`, because vaultrs wants one; it goes nowhere else.
-    middleware: OnceCell<EndpointMiddleware>,
+    auth: Auth,
 }
 
 impl Api {
     pub(super) fn new(config: Config) -> Result<Self, ConfigError> {
         let transport = Transport::new(&config, Clock::System)?;
+        let limit = config.call_limit();
         let namespace =
             config.namespace.map(|name| name.trim_matches('/').to_owned()).filter(|name| !name.is_empty());
         if namespace.as_deref().is_some_and(|name| !is_header_text(name.as_bytes())) {
@@ -138,96 +141,77 @@ impl Api {
         {
             return Err(ConfigError::new(Setting::Token, "holds characters that no token has"));
         }
-        Ok(Self { transport, token: config.token, namespace, middleware: OnceCell::new() })
+        let wire = Wire { transport, namespace, limit };
+        Ok(Self { auth: Auth::new(wire, config.token, Clock::System) })
     }
 
     /// `https://host:port`, for messages.
     pub(super) fn origin(&self) -> &str {
-        self.transport.origin()
+        self.auth.wire().transport.origin()
     }
 
     /// Closes connections that may hold what was read a while before `now`.
     pub(super) fn tidy(&self, now: Moment) {
-        self.transport.tidy(now);
+        self.auth.wire().transport.tidy(now);
     }
 
     /// The configured namespace, without slashes around it.
     pub(super) fn namespace(&self) -> Option<&str> {
-        self.namespace.as_deref()
+        self.auth.wire().namespace.as_deref()
     }
 
     /// The body of a 2xx answer; everything else is an error.
     pub(super) async fn call(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Error> {
-        Ok(self.call_noting(call).await?.0)
+        Ok(self.call_with(call, Use::Read).await?.0)
     }
 
-    /// As [`Self::call`], with the token that it was made with.
+    /// As [`Self::call`], with the token that it was made with: for what ends with that token.
     pub(super) async fn call_noting(&self, call: &Call) -> Result<(Zeroizing<Vec<u8>>, ParentId), Error> {
-        let middleware = self.middleware.get_or_try_init(|| self.load_middleware()).await?;
-        let mut request = call.request(self.transport.base()).map_err(our_error)?;
-        middleware.request(call, &mut request).map_err(our_error)?;
-        // The middleware parsed and joined: what it made must be what was meant, byte by byte.
-        if request.uri().path().strip_prefix("/v1/") != Some(&call.path)
-            || request.uri().query().unwrap_or_default() != call.query
-        {
-            return Err(Error::NotFound);
-        }
-        let response = self.transport.send(request).await.map_err(our_error)?;
-        match meaning(response.status(), wait(response.headers())) {
-            None => Ok((Zeroizing::new(response.into_body()), ParentId(0))),
-            Some(error) => Err(error),
-        }
+        self.call_with(call, Use::Lease).await
     }
 
-    /// What is known of the token that something was made with.
-    pub(super) fn parent(&self, _parent: ParentId) -> Parent {
-        Parent::Lives(None)
-    }
-
-    /// Ready when [`Self::parent`] may answer otherwise than before.
-    pub(super) async fn parents_changed(&self) {
-        std::future::pending().await
-    }
-
-    async fn load_middleware(&self) -> Result<EndpointMiddleware, Error> {
-        let token = match &self.token {
-            TokenSource::Literal(token) => header_text(token.expose()),
-            TokenSource::AppRole(_) | TokenSource::Absent => {
-                return Err(Error::Unreachable(NO_TOKEN.to_owned()));
-            }
-            TokenSource::File(path) => {
-                let file = path.clone();
-                // A home folder may be on a network: never wait for it on a thread that serves others.
-                let read = tokio::task::spawn_blocking(move || trusted_file::read(&file)).await;
-                match read {
-                    Ok(Ok(content)) => header_text(&content.bytes),
-                    Ok(Err(trusted_file::Refusal::Missing)) => {
-                        return Err(Error::Unreachable(NO_TOKEN.to_owned()));
-                    }
-                    Ok(Err(refusal)) => {
-                        let file = printable_path(path);
-                        return Err(Error::Unreachable(format!("no token from `{file}`: {refusal}")));
-                    }
-                    Err(_) => {
-                        return Err(Error::Unreachable(
-                            "the token file was not read: shutting down".to_owned(),
-                        ));
-                    }
+    async fn call_with(&self, call: &Call, purpose: Use) -> Result<(Zeroizing<Vec<u8>>, ParentId), Error> {
+        let mut token = self.auth.token(purpose).await?;
+        let mut again = true;
+        loop {
+            let NoBody { error, token_invalid } = match self.auth.wire().send(call, &token.middleware).await {
+                Ok(body) => {
+                    self.auth.is_good(&token);
+                    return Ok((body, token.id));
                 }
+                Err(why) => why,
+            };
+            match (error == Error::Forbidden, std::mem::take(&mut again)) {
+                (true, true) => {}
+                (true, false) if token_invalid => return Err(self.auth.refused()),
+                _ => return Err(error),
             }
-        };
-        // An invalid header value would make the middleware panic.
-        let token = token.filter(|token| !token.is_empty()).ok_or_else(|| {
-            Error::Unreachable(
-                "what is set as the token is none: set VAULT_TOKEN or run `vault login`".to_owned(),
-            )
-        })?;
-        Ok(EndpointMiddleware {
-            token,
-            version: "v1".to_owned(),
-            wrap: None,
-            namespace: self.namespace.clone(),
-        })
+            // Whether it is the token or the path: with another token, once more.
+            token = match self.auth.other_than(&token, token_invalid, purpose).await? {
+                Some(other) => other,
+                None => return Err(error),
+            };
+        }
+    }
+
+    /// What is known of a token that something was made with.
+    pub(super) fn parent(&self, parent: ParentId) -> Parent {
+        self.auth.parent(parent)
+    }
+
+    /// Ready when [`Self::parent`] may answer otherwise than before. For one who waits.
+    pub(super) async fn parents_changed(&self) {
+        self.auth.parents_changed().await;
+    }
+
+    /// Keeps the token alive, for as long as it is polled.
+    pub(super) async fn tend(&self) {
+        self.auth.tend().await;
+    }
+
+    /// Gives back the tokens that logins of ours have made; none is made any more.
+    pub(super) async fn close(&self) {
+        self.auth.close().await;
     }
 }
 
@@ -276,7 +260,7 @@ fn percent_encode(text: &str, to: &mut String) {
     }
 }
 
-fn meaning(status: StatusCode, wait: Option<Duration>) -> Option<Error> {
+pub(super) fn meaning(status: StatusCode, wait: Option<Duration>) -> Option<Error> {
     match (status.as_u16(), wait) {
         (200..=299, _) => None,
         (403, _) => Some(Error::Forbidden),
@@ -287,15 +271,15 @@ fn meaning(status: StatusCode, wait: Option<Duration>) -> Option<Error> {
     }
 }
 
-fn wait(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     retry_after::of_header(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 
-fn is_header_text(bytes: &[u8]) -> bool {
+pub(super) fn is_header_text(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_graphic)
 }
 
-fn header_text(bytes: &[u8]) -> Option<String> {
+pub(super) fn header_text(bytes: &[u8]) -> Option<String> {
     let bytes = bytes.trim_ascii();
     if !is_header_text(bytes) {
         return None;
@@ -307,6 +291,8 @@ fn header_text(bytes: &[u8]) -> Option<String> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use proptest::prelude::*;
+    use rustify::endpoint::MiddleWare as _;
+    use vaultrs::api::EndpointMiddleware;
 
     use super::*;
 
@@ -423,19 +409,6 @@ mod tests {
         let error = Api::new(Config { namespace: Some("a b".into()), ..Config::default() }).err().unwrap();
         assert_eq!(error.setting, Setting::Namespace);
         assert_eq!(header_text(b" hvs.x\n").as_deref(), Some("hvs.x"));
-    }
-
-    #[tokio::test]
-    async fn without_a_token_the_first_call_says_what_to_set_and_a_later_one_finds_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(".vault-token");
-        let api = Api::new(Config { token: TokenSource::File(file.clone()), ..Config::default() }).unwrap();
-        assert_eq!(api.load_middleware().await.unwrap_err(), Error::Unreachable(NO_TOKEN.to_owned()));
-        std::fs::write(&file, "canary-token\n").unwrap();
-        assert_eq!(api.load_middleware().await.unwrap().token, "canary-token");
-        std::fs::write(&file, "canary \x01 token").unwrap();
-        let error = api.load_middleware().await.unwrap_err().to_string();
-        assert!(error.contains("VAULT_TOKEN") && !error.contains("canary"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 
 use async_trait::async_trait;
 use http::header::{LOCATION, RETRY_AFTER};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use reqwest::Url;
 use rustify::errors::ClientError;
 use zeroize::Zeroizing;
@@ -16,8 +16,17 @@ use super::connections::Connections;
 use crate::backend::Error;
 use crate::clock::{Clock, Moment};
 
-/// The body of an error answer is read (and thrown away) up to this size, so that its connection can be used again.
+/// The body of an error answer is read (and thrown away, but for one question) up to this size, so that its connection can be used again.
 const DRAINED: u64 = 16 << 10;
+
+/// Longest list of errors that is looked at, in bytes; Vault's are shorter by far.
+const LOOKED_AT: usize = 4 << 10;
+/// How Vault and OpenBao say that it is the token that is refused and not the path (`logical.ErrInvalidToken`).
+const INVALID_TOKEN: &[u8] = b"invalid token";
+
+/// Goes with the answer 403: the server says that the token is invalid.
+#[derive(Clone)]
+pub(super) struct TokenInvalid;
 
 /// Sends requests to one origin and reads answers up to a limit.
 ///
@@ -76,7 +85,16 @@ impl Transport {
         if answer.status().is_success() {
             *response.body_mut() = self.body(&mut answer).await?;
         } else if answer.content_length().is_some_and(|length| length <= DRAINED) {
-            while let Ok(Some(_)) = answer.chunk().await {}
+            let mut start = Zeroizing::new(Vec::new());
+            while let Ok(Some(chunk)) = answer.chunk().await {
+                let room = LOOKED_AT.saturating_sub(start.len()).min(chunk.len());
+                start.extend_from_slice(chunk.get(..room).unwrap_or_default());
+            }
+            if answer.status() == StatusCode::FORBIDDEN
+                && start.windows(INVALID_TOKEN.len()).any(|part| part == INVALID_TOKEN)
+            {
+                response.extensions_mut().insert(TokenInvalid);
+            }
         }
         Ok(response)
     }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod api;
+mod auth;
 mod certificate;
 mod config;
 mod connections;
@@ -16,6 +17,7 @@ mod pki;
 mod roles;
 mod totp;
 mod well_known;
+mod wire;
 
 use std::future::Future;
 use std::time::Duration;
@@ -177,6 +179,14 @@ impl Backend for Vault {
 
     fn issuer(&self) -> Option<&dyn Issuer> {
         Some(self)
+    }
+
+    async fn tend(&self) {
+        self.api.tend().await;
+    }
+
+    async fn close(&self) {
+        self.api.close().await;
     }
 
     fn tidy(&self, now: Moment) {

@@ -164,6 +164,8 @@ async fn every_bad_answer_is_an_error_of_its_own_and_quotes_nothing() {
         let canary = r#"{"errors":["canary"]}"#;
         match head.split(' ').nth(1).unwrap() {
             "/v1/fake/403" => reply("403 Forbidden", "", canary),
+            // Whether it is the token that is refused, which no policy lets us know.
+            "/v1/auth/token/lookup-self" => reply("403 Forbidden", "", canary),
             "/v1/fake/404" => reply("404 Not Found", "", canary),
             "/v1/fake/429" => reply("429 Too Many Requests", "", canary),
             "/v1/fake/429-30" => reply("429 Too Many Requests", "Retry-After: 30\r\n", canary),

@@ -1,0 +1,197 @@
+//! Owns the token: had when it is first needed, kept alive, followed by another before it ends, given back.
+//! Does not know what is asked with it.
+//!
+//! A token comes from `VAULT_TOKEN`, from a file, or from a login; another way to log in is another arm of [`settle`]'s `obtain`.
+
+mod approle;
+mod facts;
+mod file;
+mod ledger;
+mod pace;
+mod settle;
+mod tend;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+use self::ledger::Ledger;
+pub(super) use self::ledger::{Token, Use};
+use self::settle::{Turn, Want};
+use super::api::Call;
+use super::config::TokenSource;
+use super::wire::Wire;
+use crate::backend::Error;
+use crate::backend::issuer::{Parent, ParentId};
+use crate::clock::{Clock, Moment};
+
+/// The tokens of one backend.
+pub(super) struct Auth {
+    core: Arc<Core>,
+}
+
+struct Core {
+    wire: Wire,
+    source: TokenSource,
+    clock: Clock,
+    /// Guards what is known of tokens; held for a look or a change, never across a call.
+    ledger: Mutex<Ledger>,
+    /// Whoever has it is the only one who logs in, reads the file, or asks whether the token lives: all others wait for what
+    /// comes of it. Held across calls of this folder alone, each of which is bounded.
+    turn: tokio::sync::Mutex<Turn>,
+    /// Told when what is known of a parent has changed.
+    parents_changed: Notify,
+    /// Told when there is another token to be tended.
+    another: Notify,
+}
+
+impl Auth {
+    /// No token yet. Asks nobody.
+    pub(super) fn new(wire: Wire, source: TokenSource, clock: Clock) -> Self {
+        let core = Core {
+            wire,
+            source,
+            clock,
+            ledger: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            parents_changed: Notify::new(),
+            another: Notify::new(),
+        };
+        Self { core: Arc::new(core) }
+    }
+
+    /// The way to the server.
+    pub(super) fn wire(&self) -> &Wire {
+        &self.core.wire
+    }
+
+    /// The token for one call. Waits only while there is none.
+    pub(super) async fn token(&self, purpose: Use) -> Result<Arc<Token>, Error> {
+        let taken = self.core.ledger().take(purpose);
+        if let Some(token) = taken {
+            return Ok(token);
+        }
+        self.settle(Want::Any(purpose)).await?.ok_or_else(|| self.core.refused())
+    }
+
+    /// After a 403 for `token`: the token to make the call with once more; `None` when it is the path that is refused. `invalid`:
+    /// the server said that the token is invalid.
+    pub(super) async fn other_than(
+        &self,
+        token: &Arc<Token>,
+        invalid: bool,
+        purpose: Use,
+    ) -> Result<Option<Arc<Token>>, Error> {
+        self.settle(Want::OtherThan(token.clone(), invalid, purpose)).await
+    }
+
+    /// Why a call fails whose token is dead, where no other is to be had.
+    pub(super) fn refused(&self) -> Error {
+        self.core.refused()
+    }
+
+    /// The server has answered a call with `token`.
+    pub(super) fn is_good(&self, token: &Token) {
+        let mut ledger = self.core.ledger();
+        if ledger.is_current(token.id) {
+            ledger.is_good();
+        }
+    }
+
+    /// What is known of a token that something was made with.
+    pub(super) fn parent(&self, id: ParentId) -> Parent {
+        let now = self.core.clock.now();
+        self.core.ledger().parent(id, now)
+    }
+
+    /// Ready when [`Self::parent`] may answer otherwise than before.
+    pub(super) async fn parents_changed(&self) {
+        self.core.parents_changed.notified().await;
+    }
+
+    /// Gives back the tokens that logins of ours have made; what goes wrong is logged. No login follows.
+    pub(super) async fn close(&self) {
+        let tokens = {
+            let mut turn = self.core.turn.lock().await;
+            turn.is_closed = true;
+            let now = self.core.clock.now();
+            self.core.ledger().to_give_back(now)
+        };
+        let server = self.core.wire.transport.origin();
+        join_all(tokens.iter().map(|token| async move {
+            let call = match Call::write(["auth", "token", "revoke-self"], Zeroizing::new(b"{}".to_vec())) {
+                Ok(call) => call,
+                Err(_) => return,
+            };
+            match self.core.wire.send_within(&call, &token.middleware).await {
+                Ok(_) => tracing::info!(server, "the token of our login is given back"),
+                // What is gone need not be given back.
+                Err(no_body) if no_body.token_invalid => {}
+                Err(no_body) => {
+                    let why = no_body.error;
+                    tracing::warn!(
+                        server,
+                        "the token of our login is not given back, and lives to its end: {why}"
+                    );
+                }
+            }
+        }))
+        .await;
+    }
+
+    /// In a task of its own: whoever waits may give up, and a token that is had must not be lost.
+    async fn settle(&self, want: Want) -> Result<Option<Arc<Token>>, Error> {
+        let core = self.core.clone();
+        let settling = tokio::spawn(async move { core.settle(want).await });
+        settling.await.unwrap_or_else(|_| Err(Error::Unreachable("no token: shutting down".to_owned())))
+    }
+}
+
+impl Core {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Changes what is known, and tells who waits when that changes what is known of a parent.
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger, Moment) -> T) -> T {
+        let now = self.clock.now();
+        let mut ledger = self.ledger();
+        let before = ledger.parents(now);
+        let result = change(&mut ledger, now);
+        if ledger.parents(now) != before {
+            self.parents_changed.notify_one();
+        }
+        result
+    }
+
+    /// The server knows the token no more.
+    fn is_dead_for_good(&self, token: &Token) {
+        let news = self.change(|ledger, _| ledger.died(token.id));
+        if news {
+            let server = self.wire.transport.origin();
+            tracing::warn!(server, "the token is refused: it has expired, was revoked or is used up");
+        }
+    }
+
+    /// Why a call fails whose token is dead. What is held must not be thrown away for that: it is no answer to a question. Where no
+    /// token was ever good, the one that is set is wrong.
+    pub(super) fn refused(&self) -> Error {
+        if !self.ledger().was_ever_good() {
+            return Error::Forbidden;
+        }
+        let what_to_do = match &self.source {
+            TokenSource::File(_) => "run `vault login`, or put another one into its file",
+            TokenSource::Literal(_) => "set another one (VAULT_TOKEN) and mount again, or use a token file",
+            TokenSource::AppRole(_) | TokenSource::Absent => "a new login is needed",
+        };
+        Error::Unreachable(format!(
+            "the token is refused: it has expired, was revoked or is used up: {what_to_do}"
+        ))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
