@@ -33,8 +33,10 @@ use signals::Signals;
 
 /// How long the end of a mount waits for hooks: they are killed a second after they were told to end.
 const PATIENCE_WITH_HOOKS: Duration = Duration::from_secs(2);
-/// How long it waits for leases to be given back, and then for tokens.
-const PATIENCE_WITH_LEASES: Duration = Duration::from_secs(10);
+/// How long it waits for leases to be given back: a database drops some twenty users a second. systemd kills after 90 s.
+const PATIENCE_WITH_LEASES: Duration = Duration::from_secs(45);
+/// And then for tokens.
+const PATIENCE_WITH_TOKENS: Duration = Duration::from_secs(10);
 
 /// Why a mount could not be made or ended badly. One line; says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -210,7 +212,7 @@ async fn give_all_back(cache: &SecretCache, leases: &Leases) {
         );
     }
     let closing = cache.backends().into_iter().map(|backend| async move { backend.close().await });
-    if tokio::time::timeout(PATIENCE_WITH_LEASES, join_all(closing)).await.is_err() {
+    if tokio::time::timeout(PATIENCE_WITH_TOKENS, join_all(closing)).await.is_err() {
         tracing::error!("a backend does not take back what was had for the mount, such as a token");
     }
 }

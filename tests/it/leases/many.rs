@@ -22,6 +22,12 @@ fn users(client: &mut postgres::Client) -> HashMap<String, bool> {
     rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> =
+        log.lines().filter(|line| !line.contains(" TRACE ") && !line.contains("DEBUG")).collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
 #[test]
 fn two_hundred_leases_are_never_served_past_their_end_and_are_renewed_in_a_flow() {
     let (vault, postgres) = servers!();
@@ -76,5 +82,11 @@ fn two_hundred_leases_are_never_served_past_their_end_and_are_renewed_in_a_flow(
         renewals.len()
     );
     assert_eq!(mount.stop(), Some(0));
-    assert_eq!(postgres.roles(), Vec::<String>::new());
+    let left = postgres.roles();
+    assert!(
+        left.is_empty(),
+        "{} users are left; the last that was said:\n{}",
+        left.len(),
+        last_lines(&mount.log())
+    );
 }
