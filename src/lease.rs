@@ -142,6 +142,11 @@ impl Lease {
         self.renew_at = None;
     }
 
+    /// Whether renewing makes it longer, as far as is known.
+    pub fn grows(&self) -> bool {
+        self.renew_at.is_some()
+    }
+
     /// It is known to be dead at `now`, whatever was granted: its successor is due at once, but for the pause after a failure.
     pub fn died(&mut self, now: Moment) {
         self.ends = Some(self.ends.map_or(now, |ends| ends.min(now)));

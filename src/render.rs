@@ -57,25 +57,52 @@ pub struct Meta {
     pub path: String,
     /// The backend's version; empty where it has none.
     pub version: String,
-    /// When we fetched it.
-    pub fetched: SystemTime,
-    /// When it may no longer be served.
-    pub expires: SystemTime,
+    /// When we fetched it, or had it made or renewed; none where it has not been made yet.
+    pub fetched: Option<SystemTime>,
+    /// When it may no longer be served; none where it has not been made yet.
+    pub expires: Option<SystemTime>,
     /// Whether it is past its TTL.
     pub stale: bool,
+    /// Of a secret that is made on demand, how that stands.
+    pub lease: Option<Standing>,
+}
+
+/// How it stands with a secret that is made on demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not been made: opening a file with a value in it does that.
+    NoneYet,
+    /// It was made and is good.
+    Held,
+    /// It was made, has been replaced since and is good still.
+    Predecessor,
+}
+
+impl Standing {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoneYet => "none yet",
+            Self::Held => "held",
+            Self::Predecessor => "predecessor",
+        }
+    }
 }
 
 impl Meta {
-    /// The attributes in `.meta` and, behind `user.secretfs.`, in listxattr(2): name and text.
-    pub fn attributes(&self) -> [(&'static str, String); 6] {
-        [
-            ("backend", self.backend.clone()),
-            ("path", self.path.clone()),
-            ("version", self.version.clone()),
-            ("fetched", humantime::format_rfc3339_millis(self.fetched).to_string()),
-            ("expires", humantime::format_rfc3339_millis(self.expires).to_string()),
-            ("stale", self.stale.to_string()),
-        ]
+    /// The attributes in `.meta` and, behind `user.secretfs.`, in listxattr(2): name and text. What there is none of is left
+    /// out.
+    pub fn attributes(&self) -> Vec<(&'static str, String)> {
+        let attributes = [
+            ("backend", Some(self.backend.clone())),
+            ("path", Some(self.path.clone())),
+            ("version", Some(self.version.clone())),
+            ("fetched", self.fetched.map(time)),
+            ("expires", self.expires.map(time)),
+            ("stale", Some(self.stale.to_string())),
+            ("lease", self.lease.map(|standing| standing.name().to_owned())),
+        ];
+        attributes.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
     }
 
     /// The bytes of `.meta`: one JSON object and a newline. As long as the version stays, so does its size.
@@ -85,17 +112,20 @@ impl Meta {
             backend: &'a str,
             path: &'a str,
             version: &'a str,
-            fetched: String,
-            expires: String,
+            fetched: Option<String>,
+            expires: Option<String>,
             stale: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            lease: Option<&'static str>,
         }
         let shape = Shape {
             backend: &self.backend,
             path: &self.path,
             version: &self.version,
-            fetched: humantime::format_rfc3339_millis(self.fetched).to_string(),
-            expires: humantime::format_rfc3339_millis(self.expires).to_string(),
+            fetched: self.fetched.map(time),
+            expires: self.expires.map(time),
             stale: self.stale,
+            lease: self.lease.map(Standing::name),
         };
         let mut json = serde_json::to_vec(&shape).unwrap_or_default();
         if self.stale {
@@ -105,6 +135,10 @@ impl Meta {
         json.push(b'\n');
         json
     }
+}
+
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 /// The whole secret as one compact JSON object and a newline, fields in the backend's order. Numbers, booleans, objects
@@ -184,9 +218,10 @@ mod tests {
             backend: "prod (vault)".into(),
             path: "secret/a".into(),
             version: "3".into(),
-            fetched: SystemTime::UNIX_EPOCH,
-            expires: SystemTime::UNIX_EPOCH,
+            fetched: Some(SystemTime::UNIX_EPOCH),
+            expires: Some(SystemTime::UNIX_EPOCH),
             stale: false,
+            lease: None,
         };
         let parsed: serde_json::Value = serde_json::from_slice(&meta.to_json()).unwrap();
         for (name, text) in meta.attributes() {
@@ -197,6 +232,24 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_slice(&stale.to_json()).unwrap();
         assert_eq!(parsed["stale"], true);
         assert_eq!(stale.to_json().len(), meta.to_json().len());
+    }
+
+    #[test]
+    fn meta_of_what_was_not_made_says_so_and_has_no_times() {
+        let meta = Meta {
+            backend: "prod (vault)".into(),
+            path: "database/creds/app".into(),
+            version: String::new(),
+            fetched: None,
+            expires: None,
+            stale: false,
+            lease: Some(Standing::NoneYet),
+        };
+        let parsed: serde_json::Value = serde_json::from_slice(&meta.to_json()).unwrap();
+        assert!(parsed["fetched"].is_null() && parsed["expires"].is_null());
+        assert_eq!((&parsed["version"], &parsed["lease"]), (&"".into(), &"none yet".into()));
+        let names: Vec<_> = meta.attributes().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["backend", "path", "version", "stale", "lease"]);
     }
 
     proptest! {

@@ -32,6 +32,29 @@ impl Asking {
         self.0.block_on(client::ask(mount, command, patience))
     }
 
+    /// Asks about `path`, which lies in that mount.
+    pub(super) fn ask_about(
+        &self,
+        path: &Path,
+        at: &InMount,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<Reply, Failure> {
+        self.ask(&at.mount, command, patience).map_err(|why| failure(path, &why))
+    }
+
+    /// How long a mount may take for what needs a backend. Fails soon when nobody answers.
+    pub(super) fn patience(&self, at: &InMount, path: &Path) -> Result<Duration, Failure> {
+        let status = Command::Status { secrets: false, lease_ids: false };
+        match self.ask_about(path, at, &status, client::PATIENCE)? {
+            Reply::Status(status) => {
+                let deadline = Duration::try_from_secs_f64(status.deadline_seconds);
+                Ok(deadline.map_err(|_| foreign(at))?.saturating_add(client::PATIENCE))
+            }
+            _ => Err(foreign(at)),
+        }
+    }
+
     /// All of them at once, so that several that hang cost no more than one.
     pub(super) fn ask_all(&self, mounts: &[Mount], command: &Command) -> Vec<Result<Reply, Unanswered>> {
         let asked = mounts.iter().map(|mount| client::ask(mount, command, client::PATIENCE));

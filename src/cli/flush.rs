@@ -29,9 +29,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let reply = Asking::new()?.ask(&at.mount, &Command::Flush, PATIENCE);
     match reply.map_err(|why| asking::failure(&arguments.mountpoint, &why))? {
-        Reply::Flushed { secrets, bytes } => {
+        Reply::Flushed { secrets, bytes, leases } => {
             let secrets = if secrets == 1 { "1 secret".to_owned() } else { format!("{secrets} secrets") };
-            output::print(format!("{mountpoint}: {secrets} wiped, {bytes} bytes\n").as_bytes())
+            let mut text = format!("{mountpoint}: {secrets} wiped, {bytes} bytes\n");
+            if leases > 0 {
+                let leases = if leases == 1 { "1 lease".to_owned() } else { format!("{leases} leases") };
+                text.push_str(&format!(
+                    "{mountpoint}: {leases} left as before; to end them: secretfs revoke --recursive {mountpoint}\n"
+                ));
+            }
+            output::print(text.as_bytes())
         }
         _ => Err(asking::foreign(&at)),
     }

@@ -19,6 +19,7 @@ mod options;
 mod output;
 mod plan;
 mod refresh;
+mod revoke;
 mod show;
 mod status;
 pub mod store;
@@ -57,7 +58,9 @@ enum Command {
     Status(status::Arguments),
     /// Ask the backend for new values now, and say when they are visible
     Refresh(refresh::Arguments),
-    /// Wipe every value that a mount holds
+    /// End the leases of secrets that are made on demand, now
+    Revoke(revoke::Arguments),
+    /// Wipe every value that a mount holds, but for those with a lease
     Flush(flush::Arguments),
     /// Keep secrets in one encrypted file
     #[command(subcommand)]
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Revoke(arguments) => revoke::run(&arguments),
         Command::Flush(arguments) => flush::run(&arguments),
         Command::Store(command) => store::run(command, &environment),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -3,13 +3,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::asking::{self, Asking};
 use super::failure::Failure;
 use super::in_mount::{InMount, seen};
 use super::output;
-use crate::control::client::PATIENCE;
 use crate::control::protocol::{Command, Found, MAX_TARGETS, Outcome, Reply, Target};
 use crate::mounts::Mount;
 use crate::printable::{printable, printable_path};
@@ -51,13 +49,19 @@ impl Refreshing {
         // No name in a mount is anything but UTF-8.
         let names = at.path_in_mount().to_str().ok_or_else(missing)?.to_owned();
         // Told first, and soon, when nobody answers; from then on a backend may take its time.
-        let patience = self.deadline(&at, path)?.saturating_add(PATIENCE);
+        let patience = self.asking.patience(&at, path)?;
         let find = Command::Find { path: names, recursive };
-        let found = match self.ask(&at.mount, &find, patience, path)? {
+        let found = match self.asking.ask_about(path, &at, &find, patience)? {
             Reply::Found(Found::Targets(targets)) => targets,
             Reply::Found(Found::Junction) => {
                 return Err(Failure::usage(format!(
                     "{} only leads to what the configuration mounts below it: name that, or use --recursive",
+                    printable_path(path)
+                )));
+            }
+            Reply::Found(Found::Folder) => {
+                return Err(Failure::usage(format!(
+                    "{} is a directory, and what is held of it lies further below: name that, or use --recursive",
                     printable_path(path)
                 )));
             }
@@ -69,7 +73,7 @@ impl Refreshing {
         let mut anything = targets.len() < found.len();
         for targets in targets.chunks(MAX_TARGETS) {
             let refresh = Command::Refresh { targets: targets.to_vec() };
-            let Reply::Refreshed(outcomes) = self.ask(&at.mount, &refresh, patience, path)? else {
+            let Reply::Refreshed(outcomes) = self.asking.ask_about(path, &at, &refresh, patience)? else {
                 return Err(asking::foreign(&at));
             };
             for (target, outcome) in targets.iter().zip(&outcomes) {
@@ -77,25 +81,6 @@ impl Refreshing {
             }
         }
         if anything { Ok(()) } else { Err(missing()) }
-    }
-
-    fn deadline(&self, at: &InMount, path: &Path) -> Result<Duration, Failure> {
-        match self.ask(&at.mount, &Command::Status { secrets: false }, PATIENCE, path)? {
-            Reply::Status(status) => {
-                Duration::try_from_secs_f64(status.deadline_seconds).map_err(|_| asking::foreign(at))
-            }
-            _ => Err(asking::foreign(at)),
-        }
-    }
-
-    fn ask(
-        &self,
-        mount: &Mount,
-        command: &Command,
-        patience: Duration,
-        path: &Path,
-    ) -> Result<Reply, Failure> {
-        self.asking.ask(mount, command, patience).map_err(|why| asking::failure(path, &why))
     }
 
     /// Says how it ended; whether there was anything to say.
@@ -111,6 +96,9 @@ impl Refreshing {
             Outcome::Names(1) => "listing, 1 name".to_owned(),
             Outcome::Names(names) => format!("listing, {names} names"),
             Outcome::Version(version) => versions(target.held.as_deref(), version),
+            Outcome::Lease(version) => format!("a new lease, version {}", printable(version)),
+            Outcome::NotHeld => "not held; open it".to_owned(),
+            Outcome::Revoked(_) | Outcome::NoLease | Outcome::Forgotten { .. } => return Ok(false),
         };
         output::print(format!("{path}: {line}\n").as_bytes())?;
         Ok(true)

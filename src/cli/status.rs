@@ -1,6 +1,8 @@
 //! Owns `secretfs status`: which mounts are asked, and their reports for people and as JSON.
 //! Does not know how a mount knows; a report holds no value.
 
+mod leases;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -28,6 +30,9 @@ pub(super) struct Arguments {
     /// Each secret that is held too; never its value
     #[arg(long)]
     secrets: bool,
+    /// What backends call their leases too: whoever knows that and may, can end them
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 /// One mount as `--json` shows it; the names are promised.
@@ -57,7 +62,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(path) => vec![InMount::of(path)?.mount],
         None => each_once(mounts::ours().map_err(unreadable)?),
     };
-    let replies = asking.ask_all(&mounts, &Command::Status { secrets: arguments.secrets });
+    let status = Command::Status { secrets: arguments.secrets, lease_ids: arguments.verbose };
+    let replies = asking.ask_all(&mounts, &status);
     let mut reports = Vec::with_capacity(mounts.len());
     let mut failures = Vec::new();
     for (mount, reply) in mounts.iter().zip(replies) {
@@ -136,6 +142,9 @@ fn rows(text: &mut String, status: &Status, now: SystemTime) {
     let held = &status.secrets;
     let (all, in_use, stale, bytes) = (held.held, held.in_use, held.stale, held.bytes);
     row(text, "secrets", &format!("{all} held, {in_use} in use, {stale} stale, {bytes} bytes"));
+    if !status.leases.totals.is_empty() {
+        row(text, "leases", &leases::totals(&status.leases));
+    }
     let told = match &status.watchers.why_not {
         None => "told of changes".to_owned(),
         Some(why) => format!("not told of changes: {why}"),
@@ -150,6 +159,7 @@ fn rows(text: &mut String, status: &Status, now: SystemTime) {
     for (at, line) in counters.chunks(4).enumerate() {
         row(text, if at == 0 { "counters" } else { "" }, &line.join(", "));
     }
+    leases::rows(text, &status.leases, now);
     if let Some(list) = &status.held {
         held_table(text, list, now);
     }
@@ -187,10 +197,9 @@ fn of_hook(hook: &HookLine, now: SystemTime) -> String {
 }
 
 fn held_table(text: &mut String, list: &HeldList, now: SystemTime) {
-    let heads = ["PATH", "BACKEND", "VERSION", "AGE", "STATE", "IN USE", "BYTES"].map(str::to_owned);
-    let mut lines = vec![heads];
-    lines.extend(list.secrets.iter().map(|secret| {
-        [
+    let heads = ["PATH", "BACKEND", "VERSION", "AGE", "STATE", "IN USE", "BYTES"];
+    let lines = list.secrets.iter().map(|secret| {
+        vec![
             secret.paths.first().map(|path| printable(path)).unwrap_or_default(),
             printable(&format!("{}:{}", secret.backend, secret.backend_path)),
             printable(&secret.version),
@@ -199,8 +208,15 @@ fn held_table(text: &mut String, list: &HeldList, now: SystemTime) {
             if secret.in_use { "yes" } else { "no" }.to_owned(),
             secret.bytes.to_string(),
         ]
-    }));
-    let mut widths = [0; 7];
+    });
+    table(text, &heads, lines, list.left_out);
+}
+
+/// Columns as wide as they need to be.
+fn table(text: &mut String, heads: &[&str], lines: impl Iterator<Item = Vec<String>>, left_out: usize) {
+    let heads = heads.iter().map(|head| (*head).to_owned()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(heads).chain(lines).collect();
+    let mut widths = vec![0; lines.first().map_or(0, Vec::len)];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = cell.chars().count().max(*width);
@@ -208,11 +224,11 @@ fn held_table(text: &mut String, list: &HeldList, now: SystemTime) {
     }
     for line in &lines {
         let cells: String =
-            line.iter().zip(widths).map(|(cell, width)| format!("  {cell:<width$}")).collect();
+            line.iter().zip(&widths).map(|(cell, width)| format!("  {cell:<width$}")).collect();
         let _ = writeln!(text, "{}", cells.trim_end());
     }
-    if list.left_out > 0 {
-        let _ = writeln!(text, "  and {} more", list.left_out);
+    if left_out > 0 {
+        let _ = writeln!(text, "  and {left_out} more");
     }
 }
 
@@ -230,6 +246,7 @@ fn age(time: &str, now: SystemTime) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::leases::{LeaseList, LeaseTotal};
     use crate::control::status::{HeldLine, Totals, Watchers, spelled};
 
     fn mount(at: &str, device: &str, root: &str) -> Mount {
@@ -271,6 +288,10 @@ mod tests {
             deadline_seconds: 5.0,
             backends: vec![backend("one", true), backend("two", false)],
             secrets: Totals { held: 2, in_use: 1, stale: 1, bytes: 18 },
+            leases: LeaseList {
+                totals: vec![LeaseTotal { backend: "one".into(), held: 0, max_leases: 9, set_aside: 0 }],
+                ..LeaseList::default()
+            },
             watchers: Watchers { told: false, why_not: Some("no privilege: mount as root".into()) },
             hooks: vec![hook],
             counters: ["a", "b", "c", "d", "e"].map(|name| (name.to_owned(), 1)).into(),
@@ -292,6 +313,7 @@ mod tests {
   backend    one (vault): answers
   backend    two (vault): does not answer since 1970-01-01T00:00:00.000Z (1h 1m 1s ago): the backend answered with HTTP status 503; asked again in 12s
   secrets    2 held, 1 in use, 1 stale, 18 bytes
+  leases     0 of 9 held
   watchers   not told of changes: no privilege: mount as root
   hook       reload nginx: idle, 3 runs, 1 failed, the last 1970-01-01T00:00:00.000Z (1h 1m 1s ago): exit code 1
   counters   a 1, b 1, c 1, d 1

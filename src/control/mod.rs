@@ -2,6 +2,7 @@
 //! Does not know command lines, and does not know a value: nothing it sends has a type that could hold one.
 
 pub mod client;
+pub mod leases;
 mod place;
 pub mod protocol;
 pub mod status;
@@ -21,6 +22,7 @@ use tokio::net::UnixStream;
 
 use crate::cache::SecretCache;
 use crate::fs::SecretFs;
+use crate::leases::Leases;
 use crate::tree::Trees;
 pub use place::{Socket, Unclaimed, claim};
 use protocol::{Answer, Command, MAX_REQUEST, MAX_TARGETS, Refusal, RefusalKind, Reply, VERSION};
@@ -43,6 +45,8 @@ pub struct Control {
     pub trees: Trees,
     /// What is held.
     pub cache: Arc<SecretCache>,
+    /// What is made on demand.
+    pub leases: Arc<Leases>,
     /// When the mount began.
     pub since: SystemTime,
     /// The mount's deadline, for each secret that is asked for.
@@ -116,13 +120,17 @@ impl Control {
 
     async fn reply(&self, line: &[u8]) -> Reply {
         match protocol::parse(line) {
-            Ok(Command::Status { secrets }) => Reply::Status(Box::new(status::of(self, secrets))),
+            Ok(Command::Status { secrets, lease_ids }) => {
+                Reply::Status(Box::new(status::of(self, secrets, lease_ids)))
+            }
             Ok(Command::Find { path, recursive }) => targets::find(self, &path, recursive).await,
-            Ok(Command::Refresh { targets }) if targets.len() > MAX_TARGETS => {
+            Ok(Command::FindLeases { path, recursive }) => leases::find(self, &path, recursive).await,
+            Ok(Command::Refresh { targets } | Command::Revoke { targets }) if targets.len() > MAX_TARGETS => {
                 let message = format!("at most {MAX_TARGETS} at once");
                 Reply::Refused(Refusal::new(RefusalKind::BadRequest, message))
             }
             Ok(Command::Refresh { targets }) => Reply::Refreshed(targets::refresh(self, targets).await),
+            Ok(Command::Revoke { targets }) => Reply::Revoked(leases::revoke(self, targets).await),
             Ok(Command::Flush) => targets::flush(self),
             Err(refusal) => Reply::Refused(refusal),
         }

@@ -30,6 +30,9 @@ pub enum Command {
         /// Each held secret too.
         #[serde(default)]
         secrets: bool,
+        /// What backends call their leases too.
+        #[serde(default)]
+        lease_ids: bool,
     },
     /// Which secrets and listings a path of the mount stands for.
     Find {
@@ -42,6 +45,19 @@ pub enum Command {
     /// Ask the backend for these now, at most [`MAX_TARGETS`].
     Refresh {
         /// As `Find` gave them.
+        targets: Vec<Target>,
+    },
+    /// Which leases a path of the mount stands for, to be ended.
+    FindLeases {
+        /// File names from the root of the mount, joined by `/`; empty for the root.
+        path: String,
+        /// All that is held below it.
+        #[serde(default)]
+        recursive: bool,
+    },
+    /// End the leases of these now, at most [`MAX_TARGETS`].
+    Revoke {
+        /// As `FindLeases` gave them.
         targets: Vec<Target>,
     },
     /// Wipe every value that is held.
@@ -69,22 +85,27 @@ pub(super) struct Answer {
 pub enum Reply {
     /// To `Status`.
     Status(Box<Status>),
-    /// To `Find`.
+    /// To `Find` and `FindLeases`.
     Found(Found),
     /// To `Refresh`: the outcomes, in the order asked.
     Refreshed(Vec<Outcome>),
+    /// To `Revoke`: the outcomes, in the order asked.
+    Revoked(Vec<Outcome>),
     /// To `Flush`: what was wiped.
     Flushed {
         /// How many secrets.
         secrets: usize,
         /// Bytes of their values and names.
         bytes: usize,
+        /// Leases, which were left as they are.
+        #[serde(default)]
+        leases: usize,
     },
     /// To anything: it was not done.
     Refused(Refusal),
 }
 
-/// To `Find`.
+/// To `Find` and `FindLeases`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
@@ -92,6 +113,10 @@ pub enum Found {
     Targets(Vec<Target>),
     /// A directory of the configuration, which is no backend's: only what lies below it can be refreshed.
     Junction,
+    /// A directory in which secrets are made on demand, some of which are held further below.
+    Folder,
+    /// Nothing there is made on demand, so there is no lease.
+    Kept,
 }
 
 /// A secret or a listing.
@@ -116,7 +141,7 @@ pub struct Target {
     pub maybe: bool,
 }
 
-/// How the refresh of one target ended.
+/// How the refresh of one target ended, or its revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -124,7 +149,20 @@ pub enum Outcome {
     Version(String),
     /// The next `ls` sees this many names.
     Names(usize),
-    /// It was not refreshed.
+    /// It is made on demand, and there is a new lease of it: the next open sees this version.
+    Lease(String),
+    /// It is made on demand, and nobody has opened it: nothing was made.
+    NotHeld,
+    /// So many leases were ended.
+    Revoked(usize),
+    /// There was no lease that could be ended.
+    NoLease,
+    /// It is erased here. It has no lease, so it is good until its end, where it has one, wherever else it is.
+    Forgotten {
+        /// Its end.
+        until: Option<String>,
+    },
+    /// It was not refreshed, or not revoked.
     Failed {
         /// What a program would see now.
         errno: String,
@@ -186,7 +224,7 @@ struct Envelope {
     command: String,
 }
 
-const COMMANDS: [&str; 4] = ["status", "find", "refresh", "flush"];
+const COMMANDS: [&str; 6] = ["status", "find", "refresh", "find_leases", "revoke", "flush"];
 
 /// The question in a line. What serde says of a wrong one is not passed on: it may quote the line.
 pub(super) fn parse(line: &[u8]) -> Result<Command, Refusal> {

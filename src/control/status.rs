@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Control;
+use super::leases::{self, LeaseList};
 use crate::cache::{Held, SourceState};
 use crate::hooks::HookState;
 
@@ -28,6 +29,9 @@ pub struct Status {
     pub backends: Vec<BackendLine>,
     /// What is held.
     pub secrets: Totals,
+    /// What is made on demand.
+    #[serde(default)]
+    pub leases: LeaseList,
     /// Whether inotify watchers are told of changes.
     pub watchers: Watchers,
     /// Every hook.
@@ -133,7 +137,7 @@ pub fn spelled(time: SystemTime) -> String {
 }
 
 /// How the mount is now.
-pub(super) fn of(control: &Control, with_secrets: bool) -> Status {
+pub(super) fn of(control: &Control, with_secrets: bool, with_lease_ids: bool) -> Status {
     let held = control.cache.held();
     let totals = Totals {
         held: held.len(),
@@ -151,6 +155,7 @@ pub(super) fn of(control: &Control, with_secrets: bool) -> Status {
         deadline_seconds: control.deadline.as_secs_f64(),
         backends: sources.iter().map(backend_line).collect(),
         secrets: totals,
+        leases: leases::list(control, with_lease_ids),
         watchers: Watchers { told: watchers.is_ok(), why_not: watchers.err() },
         hooks: (control.hooks)(),
         counters: control

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use futures_util::future::join_all;
 
 use super::Control;
+use super::leases::{self, Depth};
 use super::protocol::{Found, MAX_PATH, Outcome, Refusal, RefusalKind, Reply, Target};
 use crate::cache::{DemandId, Held, SecretRef, SourceId};
 use crate::errno::Failure;
@@ -31,7 +32,14 @@ async fn find_now(control: &Control, path: &str, recursive: bool) -> Result<Foun
     if path.len() > MAX_PATH {
         return Err(Failure::NameTooLong);
     }
-    let names: Vec<OsString> = path.split('/').filter(|name| !name.is_empty()).map(OsString::from).collect();
+    let texts: Vec<String> = path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if let Some((id, tree)) = leases::tree_over(control, &texts)
+        && leases::is_on_demand(control, tree).await == Some(true)
+    {
+        let depth = if recursive { Depth::All } else { Depth::Directly };
+        return leases::in_tree(control, (id, tree), &texts, depth, &leased(control));
+    }
+    let names: Vec<OsString> = texts.iter().map(OsString::from).collect();
     let at = match control.fs.refs_at(&names).await {
         Err(denied) if denied.is_denial() => {
             look_again(control, &names).await;
@@ -50,15 +58,27 @@ async fn find_now(control: &Control, path: &str, recursive: bool) -> Result<Foun
             }
             targets.add_held(&of, recursive);
         }
-        RefsAt::Junction(roots) if recursive => {
-            for root in roots {
-                targets.add(root.clone(), true, false);
-                targets.add_held(&root, true);
+        RefsAt::Junction(_) if recursive => {
+            let leased = leased(control);
+            for (id, tree) in leases::trees(control).filter(|(_, tree)| tree.at.starts_with(&texts)) {
+                if leases::is_on_demand(control, tree).await == Some(true) {
+                    targets.found.extend(leases::below_root(control, id, &texts, &leased));
+                } else {
+                    targets.add(tree.root.clone(), true, false);
+                    targets.add_held(&tree.root, true);
+                }
             }
         }
+        // The cache has nothing to do with it.
+        RefsAt::OnDemand(_) => return Err(Failure::NotSupported),
         RefsAt::Junction(_) => return Ok(Found::Junction),
     }
     Ok(Found::Targets(targets.once()))
+}
+
+/// What is made on demand and held.
+fn leased(control: &Control) -> Vec<SecretRef> {
+    control.leases.states().into_iter().map(|state| state.of).collect()
 }
 
 /// Before a name is denied: what is held of the directory that it should be in may be older than the name.
@@ -166,25 +186,36 @@ pub(super) async fn refresh(control: &Control, targets: Vec<Target>) -> Vec<Outc
 }
 
 async fn refresh_now(control: &Control, target: Target) -> Result<Outcome, Failure> {
+    let listing = target.listing;
+    let of = asked_for(control, target)?;
+    if listing {
+        return Ok(Outcome::Names(control.cache.refresh_listing(&of).await?.entries().len()));
+    }
+    if leases::is_made_on_demand(control, &of).await {
+        return leases::replace(control, &of).await;
+    }
+    Ok(Outcome::Version(control.cache.refresh(&of).await?.secret.version.to_string()))
+}
+
+/// What a target names. Who may use the socket may still not ask the backend for what the mount does not show.
+///
+/// # Errors
+/// The mount does not show it.
+pub(super) fn asked_for(control: &Control, target: Target) -> Result<SecretRef, Failure> {
     let of = SecretRef {
         source: SourceId::new(target.backend),
         demand: DemandId(target.demand),
         path: BackendPath::from_segments(target.segments).map_err(|_| Failure::NoEntry)?,
         version: target.version.map(Version::new),
     };
-    // Who may use the socket may still not ask the backend for what the mount does not show.
-    if control.trees.paths_of(&of).is_empty() {
-        return Err(Failure::NoEntry);
-    }
-    if target.listing {
-        return Ok(Outcome::Names(control.cache.refresh_listing(&of).await?.entries().len()));
-    }
-    Ok(Outcome::Version(control.cache.refresh(&of).await?.secret.version.to_string()))
+    if control.trees.paths_of(&of).is_empty() { Err(Failure::NoEntry) } else { Ok(of) }
 }
 
-/// Wipes every value that is held. Open files keep theirs.
+/// Wipes every value that is held. Open files keep theirs; so does what is made on demand: wiped it would still live, and
+/// be of use to nobody.
 pub(super) fn flush(control: &Control) -> Reply {
     let held = control.cache.held();
     control.fs.flush();
-    Reply::Flushed { secrets: held.len(), bytes: held.iter().map(|held| held.bytes).sum() }
+    let leases = control.leases.counts().iter().map(|count| count.held).sum();
+    Reply::Flushed { secrets: held.len(), bytes: held.iter().map(|held| held.bytes).sum(), leases }
 }

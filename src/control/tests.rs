@@ -42,6 +42,7 @@ fn world(trees: &[(&str, &str)]) -> World {
     let control = Control {
         fs: Arc::new(SecretFs::new(trees.clone(), cache.clone(), 1024)),
         trees,
+        leases: Arc::new(Leases::plain(cache.clone())),
         cache,
         since: SystemTime::UNIX_EPOCH,
         deadline: Duration::from_secs(5),
@@ -218,7 +219,10 @@ async fn every_wait_for_a_backend_ends_at_the_deadline() {
     assert!(outcome.iter().all(|it| matches!(it, Outcome::Failed { errno, .. } if errno == "ETIMEDOUT")));
     let Reply::Refused(refusal) = world.find("b/c", false).await else { panic!("found") };
     assert_eq!(refusal.errno.as_deref(), Some("ETIMEDOUT"));
-    let asked = line_of(&protocol::Request { version: VERSION, command: &Command::Status { secrets: true } });
+    let asked = line_of(&protocol::Request {
+        version: VERSION,
+        command: &Command::Status { secrets: true, lease_ids: true },
+    });
     let told = world.control.reply(&asked).now_or_never();
     assert!(matches!(told, Some(Reply::Status(_))), "status waits for a backend");
 }
@@ -228,7 +232,7 @@ async fn status_tells_all_but_values() {
     let world = world(&[("x", ""), ("y", "team")]);
     world.backend.put("team/db", &[("password", b"canary-1"), ("user", b"canary-2")]);
     world.hold("team/db").await;
-    let status = status::of(&world.control, true);
+    let status = status::of(&world.control, true, true);
     assert_eq!((status.secrets.held, status.secrets.stale), (1, 0));
     assert_eq!(status.hooks, [hook()]);
     assert_eq!(status.watchers.why_not.as_deref(), Some("no privilege"));
@@ -240,7 +244,7 @@ async fn status_tells_all_but_values() {
     let line = String::from_utf8(line_of(&status)).unwrap();
     assert!(!line.contains("canary"), "{line}");
     assert_eq!(serde_json::from_str::<status::Status>(&line).unwrap(), status, "and it can be read back");
-    assert!(status::of(&world.control, false).held.is_none());
+    assert!(status::of(&world.control, false, false).held.is_none());
 }
 
 #[tokio::test]
@@ -248,10 +252,12 @@ async fn a_flush_wipes_what_is_held_and_says_how_much() {
     let world = world(&[("", "")]);
     world.backend.put("a", &[("k", b"canary")]);
     world.hold("a").await;
-    let bytes = status::of(&world.control, false).secrets.bytes;
-    let Reply::Flushed { secrets, bytes: wiped } = targets::flush(&world.control) else { panic!() };
+    let bytes = status::of(&world.control, false, false).secrets.bytes;
+    let Reply::Flushed { secrets, bytes: wiped, leases: 0 } = targets::flush(&world.control) else {
+        panic!()
+    };
     assert_eq!((secrets, wiped), (1, bytes));
-    assert_eq!(status::of(&world.control, false).secrets.held, 0);
+    assert_eq!(status::of(&world.control, false, false).secrets.held, 0);
     world.hold("a").await;
 }
 
@@ -272,8 +278,9 @@ async fn a_wrong_question_is_told_what_is_wrong() {
         held: None,
         maybe: false,
     };
-    let many = Command::Refresh { targets: vec![many; MAX_TARGETS + 1] };
-    let many = line_of(&protocol::Request { version: VERSION, command: &many });
+    let many = vec![many; MAX_TARGETS + 1];
+    let [many, many_ends] = [Command::Refresh { targets: many.clone() }, Command::Revoke { targets: many }]
+        .map(|command| line_of(&protocol::Request { version: VERSION, command: &command }));
     let deep = "[".repeat(100_000);
     for (line, kind) in [
         (&b""[..], RefusalKind::BadRequest),
@@ -288,6 +295,8 @@ async fn a_wrong_question_is_told_what_is_wrong() {
         (br#"{"version":1,"command":"canary"}"#, RefusalKind::UnknownCommand),
         (deep.as_bytes(), RefusalKind::BadRequest),
         (&many, RefusalKind::BadRequest),
+        (&many_ends, RefusalKind::BadRequest),
+        (br#"{"version":1,"command":"find_leases"}"#, RefusalKind::BadRequest),
     ] {
         let Reply::Refused(refusal) = reply(&world.control, line).await else { panic!("{line:?}") };
         assert_eq!(refusal.kind, kind, "{}", line[..line.len().min(60)].escape_ascii());
@@ -337,6 +346,8 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
         Just(b"refresh\",\"targets\":[".to_vec()),
         Just(br#"{"backend":0,"segments":["a"],"listing":true,"path":"","maybe":false}"#.to_vec()),
         Just(br#"{"backend":18446744073709551615,"segments":["\u0000"],"listing":false,"path":"","maybe":true}"#.to_vec()),
+        Just(b"find_leases\",\"path\":\"".to_vec()),
+        Just(b"revoke\",\"targets\":[".to_vec()),
         Just(b"\",\"recursive\":true}".to_vec()),
         Just(b"]}".to_vec()),
         Just("a/.json/%~/é/..".as_bytes().to_vec()),

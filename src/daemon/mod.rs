@@ -96,7 +96,8 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let leases = Arc::new(Leases::new(cache.clone(), plan.demands, plan.lease_limits, terms));
     // What is relative is so to our folder, not to that of a hook.
     let whole = std::path::absolute(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
-    let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), whole).map_err(Failure::Hooks)?;
+    let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), leases.clone(), whole)
+        .map_err(Failure::Hooks)?;
     let hooks = Arc::new(hooks);
     // From the start: what nobody hears is lost.
     let mut news = cache.subscribe();
@@ -137,13 +138,13 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         let hooks = Box::new(move || hooks.states().into_iter().map(Into::into).collect());
         let told = teller.clone();
         let watchers = Box::new(move || told.problem().map_or(Ok(()), |why| Err(why.to_string())));
-        let control =
-            Control { fs: fs.clone(), trees, cache: cache.clone(), since, deadline, hooks, watchers };
+        let (fs, cache, leases) = (fs.clone(), cache.clone(), leases.clone());
+        let control = Control { fs, trees, cache, leases, since, deadline, hooks, watchers };
         let device = device.to_owned();
         let socket = runtime.block_on(control::claim(&device));
         if let Err(error) = &socket {
             tracing::warn!(
-                "no control socket, so `secretfs status`, `refresh` and `flush` do not work: {error}"
+                "no control socket, so `secretfs status`, `refresh`, `revoke` and `flush` do not work: {error}"
             );
         }
         runtime.spawn(async move { control.serve(&device, socket.ok()).await })

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::on_demand::Known;
 use super::pairs::DirectoryHold;
 use super::resolve::{Part, Parts};
 use super::{Attributes, Caller, Kind, SecretFs};
@@ -73,7 +74,8 @@ impl SecretFs {
     /// Counts a lookup of an entry that a readdirplus reply carries, and returns its attributes.
     pub fn look_up_entry(&self, parent: INodeNo, entry: &DirEntry) -> Attributes {
         let node: Arc<Node> = self.inodes.look_up(parent, entry.place.clone());
-        let lasting = node.tell(entry.mark, entry.attributes.size, self.cache.clock().now());
+        let lasting = node.tell(entry.mark, entry.attributes.size, self.cache.clock().now())
+            && entry.attributes.lasting;
         Attributes { ino: node.ino, lasting, ..entry.attributes }
     }
 
@@ -91,11 +93,17 @@ impl SecretFs {
     async fn list_tree(&self, tree: TreeId, of: &SecretRef) -> Result<Vec<Named>, Failure> {
         let parts = self.parts(tree, of).await?;
         let found = self.list_parts(tree, of, parts).await;
-        match &found {
+        let found = match &found {
             Err(failure) if failure.is_denial() => match self.parts_otherwise(tree, of, parts).await {
                 Some(parts) => self.list_parts(tree, of, parts).await,
                 None => found,
             },
+            _ => found,
+        };
+        match &found {
+            Err(Failure::Backend(Error::Refused(_))) if self.is_undeclared(tree, of).await => {
+                Err(Failure::NoEntry)
+            }
             _ => found,
         }
     }
@@ -114,7 +122,7 @@ impl SecretFs {
             {
                 None
             }
-            Part::Yes | Part::Unknown => Some(self.cache.secret(of).await),
+            Part::Yes | Part::Unknown => Some(self.known_secret(tree, of).await),
         };
         let mut places: Vec<Named> = Vec::new();
         let mut found = false;
@@ -134,15 +142,26 @@ impl SecretFs {
             None => {}
         }
         match secret {
-            Some(Ok(snapshot)) => {
+            Some(Ok(known)) => {
                 found = true;
                 let taken: HashSet<String> = places.iter().map(|(name, ..)| name.clone()).collect();
-                for field in &snapshot.secret.fields {
-                    let name = name::encode(&field.name);
+                let mut push = |field: &str, known: Option<(Attributes, u64)>| {
+                    let name = name::encode(field);
                     if !taken.contains(&name) {
-                        let place = Place::Field { tree, of: of.clone(), field: field.name.as_str().into() };
-                        let known = self.file_attributes(tree, &snapshot.secret, field.value.len());
+                        let place = Place::Field { tree, of: of.clone(), field: field.into() };
+                        let known = known.unwrap_or_else(|| self.describe_not_made(&place, tree, of));
                         places.push((name, place, Some(known)));
+                    }
+                };
+                match known {
+                    Known::Held(snapshot) => {
+                        for field in &snapshot.secret.fields {
+                            let known = self.file_attributes(tree, &snapshot.secret, field.value.len());
+                            push(&field.name, Some(known));
+                        }
+                    }
+                    Known::NotMade { fields } => {
+                        fields.iter().flat_map(|names| &**names).for_each(|name| push(name, None))
                     }
                 }
             }

@@ -6,6 +6,9 @@ use std::fmt::Write;
 
 use super::SecretFs;
 use super::directory::worse;
+use super::on_demand::Known;
+use super::resolve::Part;
+use crate::backend::Error;
 use crate::cache::SecretRef;
 use crate::errno::Failure;
 use crate::tree::inode::Place;
@@ -32,7 +35,14 @@ impl SecretFs {
                     }
                     _ => {}
                 }
-                say(&mut text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
+                let undeclared = match parent {
+                    Place::Directory { tree, of } if failure.is_denial() => {
+                        self.undeclared_in(*tree, of, name).await
+                    }
+                    _ => None,
+                };
+                let reason = undeclared.map_or_else(|| failure.to_string(), |of| self.how_to_declare(&of));
+                say(&mut text, "readable", &format!("no: {} ({reason})", failure.errno().name()));
             }
         }
         text
@@ -57,6 +67,9 @@ impl SecretFs {
                 return;
             }
             Place::Directory { tree, of } => match &of.version {
+                Some(_) if self.is_known_on_demand(*tree) => {
+                    (*tree, of, "the predecessor of a secret, until that ends".to_owned())
+                }
                 Some(version) => {
                     (*tree, of, format!("the secret at version `{}`", version.as_str().escape_debug()))
                 }
@@ -67,13 +80,26 @@ impl SecretFs {
         };
         say(text, "what", &what);
         self.explain_source(text, tree, of);
-        match self.cache.secret(of).await {
-            Ok(snapshot) => {
-                for (key, value) in self.meta(of, &snapshot).attributes() {
-                    if !matches!(key, "backend" | "path") {
-                        say(text, key, &value);
-                    }
+        let is_folder = matches!(place, Place::Directory { .. })
+            && self.is_known_on_demand(tree)
+            && self.parts(tree, of).await.is_ok_and(|parts| parts.secret == Part::No);
+        let found = if is_folder { Err(Error::NotFound) } else { self.known_secret(tree, of).await };
+        let made = match &found {
+            Ok(Known::Held(snapshot)) => Some(snapshot),
+            _ => None,
+        };
+        if found.is_ok() {
+            for (key, value) in self.meta(tree, of, made.map(|snapshot| &**snapshot)).attributes() {
+                if !matches!(key, "backend" | "path") {
+                    say(text, key, &value);
                 }
+            }
+        }
+        match found {
+            Ok(Known::NotMade { .. }) => {
+                say(text, "readable", "yes: made on demand, when a file with a value in it is opened");
+            }
+            Ok(Known::Held(snapshot)) => {
                 let size = match place {
                     Place::Field { field, .. } => snapshot.secret.field(field).map_or(0, |f| f.value.len()),
                     _ => 0,
@@ -89,17 +115,31 @@ impl SecretFs {
                 let listing = self.cache.listing(of).await;
                 match listing {
                     Ok(_) => say(text, "readable", "yes, as a folder"),
-                    Err(other) => {
-                        let failure = Failure::from(worse(Some(error), other));
-                        say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
-                    }
+                    Err(other) => self.say_why(text, tree, of, worse(Some(error), other)).await,
                 }
             }
-            Err(error) => {
-                let failure = Failure::from(error);
-                say(text, "readable", &format!("no: {} ({failure})", failure.errno().name()));
-            }
+            Err(error) => self.say_why(text, tree, of, error).await,
         }
+    }
+
+    async fn say_why(&self, text: &mut String, tree: TreeId, of: &SecretRef, error: Error) {
+        let refused = matches!(error, Error::Refused(_));
+        let (failure, reason) = if refused && self.is_undeclared(tree, of).await {
+            (Failure::NoEntry, self.how_to_declare(of))
+        } else {
+            let reason = error.to_string();
+            (Failure::from(error), reason)
+        };
+        say(text, "readable", &format!("no: {} ({reason})", failure.errno().name()));
+    }
+
+    /// Why a secret that is made on demand is not shown, and what to do.
+    fn how_to_declare(&self, of: &SecretRef) -> String {
+        let source = self.cache.source(of.source).map_or("", |source| &source.name);
+        let path = of.path.to_string();
+        format!(
+            "made on demand and not declared: declare it with [[secret]], or mount it by name, as `{source}:{path}`"
+        )
     }
 
     fn explain_source(&self, text: &mut String, tree: TreeId, of: &SecretRef) {

@@ -6,6 +6,7 @@
 mod directory;
 mod explain;
 mod handles;
+mod on_demand;
 mod pairs;
 mod pin;
 mod refs;
@@ -25,16 +26,18 @@ use crate::access::Permissions;
 use crate::cache::{SecretCache, SecretRef, Snapshot};
 use crate::errno::Failure;
 use crate::leases::Leases;
-use crate::render::{self, Meta, View};
-use crate::secret::Secret;
+use crate::render::{self, Meta, Standing, View};
+use crate::secret::{Secret, SecretBytes};
 use crate::tree::inode::{INodeNo, INodeTable, Node, Place};
 use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{Handle, HandleNo};
+use on_demand::OnDemand;
 pub use pairs::PAIR_WINDOW;
 use pairs::Pairs;
 pub use refs::RefsAt;
+use resolve::Part;
 pub use touch::{Known, Touch};
 
 /// What kind of thing an inode is.
@@ -78,13 +81,15 @@ pub struct Opened {
     pub handle: HandleNo,
     /// The kernel may hold the attributes of another version: it must be told to forget them before this open returns.
     pub attributes_changed: bool,
+    /// The kernel takes the file for empty, and this is its size: sendfile(2) and mmap(2) go by what the kernel knows.
+    pub grown: Option<u64>,
 }
 
 /// The filesystem of one mount.
 pub struct SecretFs {
     trees: Trees,
     cache: Arc<SecretCache>,
-    leases: Arc<Leases>,
+    on_demand: OnDemand,
     inodes: INodeTable,
     handles: Handles,
     pairs: Arc<Pairs>,
@@ -100,10 +105,11 @@ impl SecretFs {
             _ => None,
         };
         let inodes = INodeTable::new(root.unwrap_or(Place::Junction(vec![])));
+        let on_demand = OnDemand::new(Arc::new(Leases::plain(cache.clone())));
         Self {
             trees,
             pairs: Arc::new(Pairs::new(PAIR_WINDOW, cache.subscribe())),
-            leases: Arc::new(Leases::plain(cache.clone())),
+            on_demand,
             cache,
             inodes,
             handles: Handles::default(),
@@ -115,7 +121,7 @@ impl SecretFs {
     /// The same filesystem with the secrets that are made on demand.
     #[must_use]
     pub fn with_leases(self, leases: Arc<Leases>) -> Self {
-        Self { leases, ..self }
+        Self { on_demand: self.on_demand.with_leases(leases), ..self }
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).
@@ -124,7 +130,7 @@ impl SecretFs {
         let place = self.resolve(&parent.place, name).await?;
         let (attributes, mark) = self.describe(&place, None).await?;
         let node = self.inodes.look_up(parent.ino, place);
-        let lasting = node.tell(mark, attributes.size, self.cache.clock().now());
+        let lasting = node.tell(mark, attributes.size, self.cache.clock().now()) && attributes.lasting;
         Ok(Attributes { ino: node.ino, lasting, ..attributes })
     }
 
@@ -154,7 +160,9 @@ impl SecretFs {
         let handle = handle.or_else(own).and_then(|number| self.handles.get(number));
         let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
         // What one thread opened is not kept for others, who may know of a newer version.
-        let lasting = node.tell(mark, attributes.size, self.cache.clock().now()) && handle.is_none();
+        let lasting = node.tell(mark, attributes.size, self.cache.clock().now())
+            && attributes.lasting
+            && handle.is_none();
         Ok(Attributes { ino, lasting, ..attributes })
     }
 
@@ -173,16 +181,22 @@ impl SecretFs {
             return opened;
         }
         let node = self.node(ino)?;
-        let (Some(of), Some(file)) = (node.place.of(), &node.file) else {
+        let (Some((tree, of)), Some(file)) = (node.place.shown(), &node.file) else {
             return Err(Failure::IsADirectory);
         };
-        let snapshot = self.cache.secret_marking(of, &file.bookmark).await?;
+        let snapshot = if self.is_on_demand(tree).await? {
+            self.take(&node.place, of).await?
+        } else {
+            self.cache.secret_marking(of, &file.bookmark).await?
+        };
         self.opened_at(&node, caller, snapshot)
     }
 
     fn opened_at(&self, node: &Node, caller: Caller, newest: Arc<Snapshot>) -> Result<Opened, Failure> {
         let now = self.cache.clock().now();
-        let snapshot = self.pairs.older(node, caller, &newest, now).unwrap_or(newest);
+        let is_servable =
+            |_: &Arc<Snapshot>| node.place.shown().is_none_or(|(tree, of)| self.is_servable(tree, of));
+        let snapshot = self.pairs.older(node, caller, &newest, now).filter(is_servable).unwrap_or(newest);
         let handle = match &node.place {
             Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
                 return Err(Failure::IsADirectory);
@@ -191,17 +205,22 @@ impl SecretFs {
                 let at = snapshot.secret.fields.iter().position(|f| *f.name == **field);
                 Handle::of_field(snapshot, at.ok_or(Failure::NoEntry)?)
             }
-            Place::View { of, view, .. } => Handle::of_view(self.render(of, *view, &snapshot), &snapshot),
+            Place::View { tree, of, view } => {
+                let bytes = self.render(*tree, of, *view, self.on_demand.made(&snapshot));
+                Handle::of_view(bytes, &snapshot)
+            }
         };
         // A view may be as large as all its fields together; a single value has the configured bound.
         if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
             return Err(Failure::TooLarge { limit: self.max_value_size });
         }
+        let size = handle.bytes().len() as u64;
         let mark = mark(&handle.snapshot().secret, handle.bytes().len());
         let handle = self.handles.insert(handle);
         let shown = node.file.as_ref().map(|file| &file.shown);
         let attributes_changed = shown.is_some_and(|shown| shown.open(caller.0, handle.0, mark, now));
-        Ok(Opened { handle, attributes_changed })
+        let grown = shown.is_some_and(|shown| shown.has_grown(size)).then_some(size);
+        Ok(Opened { handle, attributes_changed, grown })
     }
 
     /// The open file behind a handle; its bytes never change.
@@ -216,7 +235,14 @@ impl SecretFs {
 
     /// The names of extended attributes: `user.secretfs.*` on everything that belongs to one secret.
     pub fn attribute_names(&self, ino: INodeNo) -> Result<Vec<&'static str>, Failure> {
-        Ok(match self.node(ino)?.place {
+        Ok(match &self.node(ino)?.place {
+            Place::Field { tree, of, .. } | Place::View { tree, of, .. }
+                if self.is_known_on_demand(*tree) =>
+            {
+                let held = self.held_now(*tree, of);
+                let attributes = self.meta(*tree, of, held.as_deref()).attributes();
+                attributes.into_iter().map(|(name, _)| name).collect()
+            }
             Place::Field { .. } | Place::View { .. } => {
                 vec!["backend", "path", "version", "fetched", "expires", "stale"]
             }
@@ -233,12 +259,17 @@ impl SecretFs {
         if let Some(child) = name.as_bytes().strip_prefix(b"explain.") {
             return Ok(self.explain(&node.place, OsStr::from_bytes(child)).await);
         }
-        let (Place::Field { of, .. } | Place::View { of, .. } | Place::Directory { of, .. }) = &node.place
+        let (Place::Field { tree, of, .. } | Place::View { tree, of, .. } | Place::Directory { tree, of }) =
+            &node.place
         else {
             return Err(Failure::NoAttribute);
         };
-        let snapshot = self.cache.secret(of).await?;
-        let attributes = self.meta(of, &snapshot).attributes();
+        let snapshot = self.secret_if_made(*tree, of).await?;
+        // Of a folder of such secrets nothing is known.
+        if snapshot.is_none() && !node.place.is_file() && self.parts(*tree, of).await?.secret == Part::No {
+            return Err(Failure::NoAttribute);
+        }
+        let attributes = self.meta(*tree, of, snapshot.as_deref()).attributes();
         let found = attributes.into_iter().find(|(known, _)| *known == name);
         found.map(|(_, text)| text).ok_or(Failure::NoAttribute)
     }
@@ -261,10 +292,13 @@ impl SecretFs {
     async fn describe(&self, place: &Place, handle: Option<&Handle>) -> Result<(Attributes, u64), Failure> {
         let (Place::Field { tree, of, .. } | Place::View { tree, of, .. }) = place else {
             let mut attributes = self.describe_directory(place);
-            if let Place::Directory { of, .. } = place
+            if let Place::Directory { tree, of } = place
                 && of.version.is_some()
+                && let Some(snapshot) = self.secret_if_made(*tree, of).await?
             {
-                attributes.mtime = self.cache.secret(of).await?.secret.created.unwrap_or(self.mounted);
+                attributes.mtime = snapshot.secret.created.unwrap_or(self.mounted);
+                // A predecessor is gone from one moment to the next.
+                attributes.lasting = !self.is_known_on_demand(*tree);
             }
             return Ok((attributes, 0));
         };
@@ -272,7 +306,21 @@ impl SecretFs {
             let secret = &handle.snapshot().secret;
             return Ok(self.file_attributes(*tree, secret, handle.bytes().len()));
         }
-        self.describe_file(place, &*self.cache.secret(of).await?)
+        match self.secret_if_made(*tree, of).await? {
+            Some(snapshot) => self.describe_file(place, &snapshot),
+            None => Ok(self.describe_not_made(place, *tree, of)),
+        }
+    }
+
+    /// A file of a secret that has not been made: as large as what can be told without it. The kernel keeps nothing of that, so
+    /// that stat(2) is exact from the moment on that there is one.
+    fn describe_not_made(&self, place: &Place, tree: TreeId, of: &SecretRef) -> (Attributes, u64) {
+        let size = match place {
+            Place::View { view: View::Meta, .. } => self.render(tree, of, View::Meta, None).len(),
+            _ => 0,
+        };
+        let (attributes, mark) = self.file_attributes(tree, &self.on_demand.nothing().secret, size);
+        (Attributes { lasting: false, ..attributes }, mark)
     }
 
     fn describe_directory(&self, place: &Place) -> Attributes {
@@ -298,7 +346,7 @@ impl SecretFs {
             Place::Field { tree, field, .. } => {
                 (*tree, snapshot.secret.field(field).ok_or(Failure::NoEntry)?.value.len())
             }
-            Place::View { tree, of, view } => (*tree, self.render(of, *view, snapshot).len()),
+            Place::View { tree, of, view } => (*tree, self.render(*tree, of, *view, Some(snapshot)).len()),
             Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
                 return Err(Failure::IsADirectory);
             }
@@ -321,23 +369,31 @@ impl SecretFs {
         (attributes, mark(secret, size))
     }
 
-    fn render(&self, of: &SecretRef, view: View, snapshot: &Snapshot) -> crate::secret::SecretBytes {
+    /// A view; of a secret that has not been made only what is known of it has bytes.
+    fn render(&self, tree: TreeId, of: &SecretRef, view: View, snapshot: Option<&Snapshot>) -> SecretBytes {
+        let secret = snapshot.map_or(&self.on_demand.nothing().secret, |snapshot| &snapshot.secret);
         match view {
-            View::Json => render::json(&snapshot.secret),
-            View::Env => render::env::shell(&snapshot.secret),
-            View::DockerEnv => render::env::docker(&snapshot.secret),
-            View::Meta => crate::secret::SecretBytes::new(self.meta(of, snapshot).to_json()),
+            View::Json => render::json(secret),
+            View::Env => render::env::shell(secret),
+            View::DockerEnv => render::env::docker(secret),
+            View::Meta => SecretBytes::new(self.meta(tree, of, snapshot).to_json()),
         }
     }
 
-    fn meta(&self, of: &SecretRef, snapshot: &Snapshot) -> Meta {
+    fn meta(&self, tree: TreeId, of: &SecretRef, snapshot: Option<&Snapshot>) -> Meta {
+        let standing = || match (snapshot, &of.version) {
+            (None, _) => Standing::NoneYet,
+            (Some(_), None) => Standing::Held,
+            (Some(_), Some(_)) => Standing::Predecessor,
+        };
         Meta {
             backend: self.backend_name(of),
             path: of.path.to_string(),
-            version: snapshot.secret.version.to_string(),
-            fetched: snapshot.fetched,
-            expires: snapshot.expires,
-            stale: self.cache.is_stale(snapshot),
+            version: snapshot.map(|snapshot| snapshot.secret.version.to_string()).unwrap_or_default(),
+            fetched: snapshot.map(|snapshot| snapshot.fetched),
+            expires: snapshot.map(|snapshot| snapshot.expires),
+            stale: snapshot.is_some_and(|snapshot| self.cache.is_stale(snapshot)),
+            lease: self.is_known_on_demand(tree).then(standing),
         }
     }
 

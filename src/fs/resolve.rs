@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::SecretFs;
+use super::on_demand::Known;
 use crate::backend::{Error, Listing};
 use crate::cache::SecretRef;
 use crate::errno::Failure;
@@ -15,7 +16,7 @@ use crate::render::View;
 use crate::secret::Version;
 use crate::tree::inode::Place;
 use crate::tree::name::{self, Decoded, RESERVED};
-use crate::tree::{Hanging, TreeId};
+use crate::tree::{Hanging, Shows, TreeId};
 
 /// Whether a directory has a part of some kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,9 @@ pub(super) struct Parts {
 }
 
 const UNKNOWN: Parts = Parts { secret: Part::Unknown, folder: Part::Unknown };
-/// One version of a secret: found by reading it, so it is there, and nothing lies below it.
-const A_VERSION: Parts = Parts { secret: Part::Yes, folder: Part::No };
+/// A secret alone, as one version of a secret is (found by reading it, so it is there): nothing lies below it.
+const A_SECRET: Parts = Parts { secret: Part::Yes, folder: Part::No };
+const A_FOLDER: Parts = Parts { secret: Part::No, folder: Part::Yes };
 
 impl SecretFs {
     /// The place that `name` in `parent` leads to.
@@ -47,7 +49,18 @@ impl SecretFs {
         match parent {
             Place::Field { .. } | Place::View { .. } => Err(Failure::NotADirectory),
             Place::Junction(path) => self.resolve_in_junction(path, name),
-            Place::Directory { tree, of } => self.resolve_in_tree(*tree, of, name).await,
+            Place::Directory { tree, of } => {
+                let found = self.resolve_in_tree(*tree, of, name).await;
+                match found {
+                    // What makes secrets on demand and was not declared is not there.
+                    Err(Failure::Backend(Error::Refused(_)))
+                        if self.undeclared_in(*tree, of, name).await.is_some() =>
+                    {
+                        Err(Failure::NoEntry)
+                    }
+                    found => found,
+                }
+            }
             Place::Versions { tree, of } => self.resolve_version(*tree, of, name).await,
         }
     }
@@ -85,6 +98,9 @@ impl SecretFs {
             if parts.secret == Part::No {
                 return Err(Failure::NoEntry);
             }
+            if self.is_on_demand(tree).await? {
+                return self.resolve_reserved_on_demand(tree, of, parts, reserved).await;
+            }
             let of = of.clone();
             if reserved == name::VERSIONS && of.version.is_none() {
                 // Where a listing shows the secret nothing is asked: of one whose current version is deleted the others
@@ -111,10 +127,19 @@ impl SecretFs {
         let mut outcome = Failure::NoEntry;
         let mut readable = false;
         if parts.secret != Part::No {
-            match self.cache.secret(of).await {
-                Ok(snapshot) => {
+            match self.known_secret(tree, of).await {
+                Ok(Known::Held(snapshot)) => {
                     readable = true;
                     let names = snapshot.secret.fields.iter().map(|field| field.name.as_str());
+                    if let Some(field) = name::find(name, names) {
+                        return Ok(Place::Field { tree, of: of.clone(), field: field.into() });
+                    }
+                }
+                Ok(Known::NotMade { fields }) => {
+                    // That a backend knows its fields says that it is one; that the configuration names some does not.
+                    let said = self.trees.get(tree).is_some_and(|tree| tree.fields.is_some());
+                    readable = parts.secret == Part::Yes || (fields.is_some() && !said);
+                    let names = fields.iter().flat_map(|names| names.iter().map(String::as_str));
                     if let Some(field) = name::find(name, names) {
                         return Ok(Place::Field { tree, of: of.clone(), field: field.into() });
                     }
@@ -127,11 +152,49 @@ impl SecretFs {
         match decoded {
             Decoded::Exact(child) if unlisted => {
                 let child = self.child(of, &child)?;
-                self.ask_for(&child, readable).await?;
+                self.ask_for(tree, &child, readable).await?;
                 Ok(Place::Directory { tree, of: child })
             }
             _ => Err(outcome),
         }
+    }
+
+    /// A reserved name of a secret that is made on demand.
+    async fn resolve_reserved_on_demand(
+        &self,
+        tree: TreeId,
+        of: &SecretRef,
+        parts: Parts,
+        reserved: &str,
+    ) -> Result<Place, Failure> {
+        if reserved == name::PREVIOUS {
+            let of = self.predecessor(of).ok_or(Failure::NoEntry)?;
+            return Ok(Place::Directory { tree, of });
+        }
+        // A lease is no version that could be asked for by name.
+        let view = View::named(reserved).ok_or(Failure::NoEntry)?;
+        let made = self.secret_if_made(tree, of).await?;
+        if made.is_none() && parts.secret == Part::Unknown {
+            self.field_names(tree, of).await?;
+        }
+        Ok(Place::View { tree, of: of.clone(), view })
+    }
+
+    /// What is made on demand and was not declared, of a directory and what `name` in it would lead to.
+    pub(super) async fn undeclared_in(
+        &self,
+        tree: TreeId,
+        of: &SecretRef,
+        name: &OsStr,
+    ) -> Option<SecretRef> {
+        if self.is_undeclared(tree, of).await {
+            return Some(of.clone());
+        }
+        let child = match name::decode(name) {
+            Some(Decoded::Exact(name)) if of.version.is_none() => self.child(of, &name).ok()?,
+            _ => return None,
+        };
+        self.is_undeclared(tree, &child).await.then_some(child)
     }
 
     /// A version is found by asking for it; the backend knows what is none.
@@ -172,8 +235,12 @@ impl SecretFs {
     /// the backend neither gives nor denies is let through as a directory: what lies deeper may be allowed. Below a
     /// readable secret only readable secrets are found, so that a program that looks for a file that is not there is
     /// told so.
-    async fn ask_for(&self, of: &SecretRef, strict: bool) -> Result<(), Failure> {
-        let read = match self.cache.secret(of).await {
+    async fn ask_for(&self, tree: TreeId, of: &SecretRef, strict: bool) -> Result<(), Failure> {
+        // Nothing lies below a secret that is made on demand.
+        if strict && self.is_on_demand(tree).await? {
+            return Err(Failure::NoEntry);
+        }
+        let read = match self.known_secret(tree, of).await {
             Ok(_) => return Ok(()),
             Err(error @ (Error::NotFound | Error::Forbidden)) => error,
             Err(error) => return Err(error.into()),
@@ -191,11 +258,30 @@ impl SecretFs {
     /// What the listing above says of a directory; unknown at the root of a tree and where listing is forbidden.
     pub(super) async fn parts(&self, tree: TreeId, of: &SecretRef) -> Result<Parts, Failure> {
         if of.version.is_some() {
-            return Ok(A_VERSION);
+            return Ok(A_SECRET);
         }
         match self.above(tree, of) {
             Some((above, name)) => Ok(parts_in(self.cache.listing(&above).await, &name)?),
+            None if self.is_on_demand(tree).await? => self.parts_of_root(tree, of).await,
             None => Ok(UNKNOWN),
+        }
+    }
+
+    /// What the root of a tree is whose secrets are made on demand: the one secret, or a folder of them.
+    async fn parts_of_root(&self, tree: TreeId, of: &SecretRef) -> Result<Parts, Failure> {
+        if self.trees.get(tree).is_some_and(|tree| tree.shows == Shows::Secret) {
+            return Ok(A_SECRET);
+        }
+        match self.cache.listing(of).await {
+            Ok(listing) if !listing.entries().is_empty() => Ok(A_FOLDER),
+            // Nothing in it, or not to be listed: it may be a secret itself, if the backend has one there.
+            Ok(_) | Err(Error::NotFound) => match self.field_names(tree, of).await {
+                Ok(_) => Ok(A_SECRET),
+                Err(Error::NotFound) => Ok(A_FOLDER),
+                Err(error) => Err(error.into()),
+            },
+            Err(Error::Forbidden) => Ok(UNKNOWN),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -334,7 +334,12 @@ async fn what_is_known_of_a_secret_is_true_when_it_is_asked() {
     let text = String::from_utf8(world.fs.opened(opened.handle).unwrap().bytes().to_vec()).unwrap();
     assert!(text.contains("\"stale\":false"), "{text}");
     world.clock.advance(Duration::from_secs(60));
-    assert!(world.fs.meta(&SecretRef::current(SourceId(0), BackendPath::root()), &snapshot).stale);
+    assert!(
+        world
+            .fs
+            .meta(TreeId(0), &SecretRef::current(SourceId(0), BackendPath::root()), Some(&*snapshot))
+            .stale
+    );
     assert_eq!(
         world.fs.opened(opened.handle).unwrap().bytes(),
         text.as_bytes(),

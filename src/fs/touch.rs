@@ -45,7 +45,9 @@ impl SecretFs {
         if changed.of.version.is_some() {
             return vec![];
         }
-        let snapshot = changed.version.as_ref().and_then(|_| self.cache.peek(&changed.of)?.ok());
+        let made = || self.on_demand.leases.current(&changed.of);
+        let held = || made().or_else(|| self.cache.peek(&changed.of)?.ok());
+        let snapshot = changed.version.as_ref().and_then(|_| held());
         let shown = self.trees.paths_of(&changed.of).into_iter();
         shown.filter_map(|(tree, path)| self.touch(changed, snapshot.as_deref(), tree, path)).collect()
     }
@@ -134,7 +136,7 @@ impl SecretFs {
                 current: true,
             };
         };
-        let held = self.cache.peek(of).and_then(Result::ok);
+        let held = self.held_now(*tree, of);
         if let Some(Ok((attributes, mark))) = held.map(|held| self.describe_file(&node.place, &held)) {
             let lasting = node.tell(mark, attributes.size, self.cache.clock().now());
             return Known { attributes: Attributes { ino, lasting, ..attributes }, current: true };

@@ -9,10 +9,13 @@ use crate::tree::inode::{INodeNo, Place};
 
 impl SecretFs {
     /// Notes that somebody watches these inodes: what they show, and the folders that it lies in, are in use. The secret of a
-    /// watched file is fetched where it is not held, so that its watcher learns what it has missed.
+    /// watched file is fetched where it is not held, so that its watcher learns what it has missed; one that is made on demand is
+    /// not, since to watch is to look.
     pub fn note_watched(&self, inodes: impl IntoIterator<Item = INodeNo> + Clone) {
         for node in inodes.clone().into_iter().filter_map(|ino| self.inodes.get(ino)) {
-            if let Place::Field { of, .. } | Place::View { of, .. } = &node.place {
+            if let Place::Field { tree, of, .. } | Place::View { tree, of, .. } = &node.place
+                && !self.is_known_on_demand(*tree)
+            {
                 self.cache.want(of);
             }
         }
@@ -21,12 +24,14 @@ impl SecretFs {
         }
     }
 
-    /// The secrets and folders that are shown by these inodes, and the folder of each; of directories of the configuration and
-    /// of numbers that are not known, nothing.
+    /// The secrets and folders that are shown by these inodes, and the folder of each; of directories of the configuration, of
+    /// secrets that are made on demand and of numbers that are not known, nothing.
     fn shown_by(&self, inodes: impl IntoIterator<Item = INodeNo>) -> HashSet<SecretRef> {
         let mut shown = HashSet::new();
         for node in inodes.into_iter().filter_map(|ino| self.inodes.get(ino)) {
-            if let Some((tree, of)) = node.place.shown() {
+            if let Some((tree, of)) = node.place.shown()
+                && !self.is_known_on_demand(tree)
+            {
                 shown.extend(self.above(tree, of).map(|(folder, _)| folder));
                 shown.insert(of.clone());
             }

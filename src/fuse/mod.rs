@@ -316,6 +316,11 @@ fn reply_opened(
             {
                 invalidate.attributes(ino);
             }
+            if let Some(size) = opened.grown
+                && let Some(invalidate) = invalidate.get()
+            {
+                invalidate.grow(ino, size);
+            }
             reply.opened(FileHandle(opened.handle.0), convert::OPEN_FLAGS);
         }
         Err(failure) => reply.error(errno(&failure)),

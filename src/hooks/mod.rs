@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::cache::{Changed, SecretCache, SecretRef};
 use crate::counters::HookCounters;
+use crate::leases::Leases;
 use crate::pattern::{Bad, Pattern, Set};
 use crate::tree::Trees;
 pub use config::{Action, Config, DEFAULT_DEBOUNCE, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Signal, User};
@@ -47,6 +48,7 @@ pub struct Hooks {
     seen: Mutex<Seen>,
     trees: Trees,
     cache: Arc<SecretCache>,
+    leases: Arc<Leases>,
     surroundings: Arc<Surroundings>,
 }
 
@@ -81,7 +83,7 @@ pub struct HookState {
 }
 
 impl Hooks {
-    /// Hooks about secrets of `cache`, as `trees` show them below `mountpoint`, which is absolute.
+    /// Hooks about secrets of `cache` and `leases`, as `trees` show them below `mountpoint`, which is absolute.
     ///
     /// # Errors
     /// The patterns are too many or too large to be worked with.
@@ -89,6 +91,7 @@ impl Hooks {
         hooks: Vec<Config>,
         trees: Trees,
         cache: Arc<SecretCache>,
+        leases: Arc<Leases>,
         mountpoint: PathBuf,
     ) -> Result<Self, Bad> {
         let patterns: Vec<Pattern> = hooks.iter().flat_map(|hook| &hook.patterns).cloned().collect();
@@ -101,7 +104,7 @@ impl Hooks {
         let task = |hook| Task::new(hook, surroundings.clone()).map(Arc::new);
         let tasks = hooks.into_iter().map(task).collect::<Result<_, _>>()?;
         let (patterns, seen) = (Set::new(&patterns)?, Mutex::default());
-        Ok(Self { tasks, patterns, named, seen, trees, cache, surroundings })
+        Ok(Self { tasks, patterns, named, seen, trees, cache, leases, surroundings })
     }
 
     /// What each hook has done, in the order of the configuration.

@@ -38,7 +38,8 @@ fn world(hooks: impl FnOnce(&Path) -> Vec<Config>) -> World {
     let freshness = Freshness { ttl: Duration::from_millis(200), ..Freshness::default() };
     let promises = Promises::new(freshness, vec![], vec![]).unwrap();
     let trees = Trees::new(vec![tree("all", "secret"), tree("team", "secret/team")]).with_promises(promises);
-    let hooks = Hooks::new(hooks(folder.path()), trees, cache.clone(), "/mnt".into()).unwrap();
+    let leases = Arc::new(Leases::plain(cache.clone()));
+    let hooks = Hooks::new(hooks(folder.path()), trees, cache.clone(), leases, "/mnt".into()).unwrap();
     World { backend, cache, hooks: Arc::new(hooks), folder }
 }
 

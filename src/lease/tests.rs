@@ -45,7 +45,7 @@ proptest! {
         lease.renewed(now, grant(life, true), chance);
         let step = plain(&lease, now);
         let part = step.at.since(now).as_secs_f64() / life as f64;
-        prop_assert!(step.action == Action::Renew && part <= 0.667 && part >= 0.633, "{part} {step:?}");
+        prop_assert!(step.action == Action::Renew && (0.633..=0.667).contains(&part), "{part} {step:?}");
     }
 
     #[test]

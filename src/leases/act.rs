@@ -218,11 +218,12 @@ impl Leases {
                         }
                     }
                 });
+                let what = if changed.is_some() { "a lease is replaced" } else { "a lease is made" };
+                tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
             }
             Err(error) => {
                 counters.leases_failed.count();
-                let name = self.cache.source(of.source).map_or("", |source| &source.name);
-                tracing::warn!(backend = %name, path = %of.path, "no lease: {error}");
+                tracing::warn!(backend = %self.name(of), path = %of.path, "no lease: {error}");
                 self.take_note(of, |_, entry, left| {
                     let now = self.cache.clock().now();
                     self.note_failure(of, entry);
@@ -255,14 +256,14 @@ impl Leases {
         };
         let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
         let counters = self.cache.counters();
-        let name = self.cache.source(of.source).map_or("", |source| &source.name);
         match &renewed {
             Ok(_) => counters.leases_renewed.count(),
             Err(error) => {
                 counters.leases_failed.count();
-                tracing::warn!(backend = %name, path = %of.path, "a lease is not renewed: {error}");
+                tracing::warn!(backend = %self.name(of), path = %of.path, "a lease is not renewed: {error}");
             }
         }
+        let mut last = false;
         self.take_note(of, |_, entry, _| {
             entry.doing = Doing::Nothing;
             // It may have been replaced meanwhile by who asked for that.
@@ -272,6 +273,7 @@ impl Leases {
             match renewed {
                 Ok(grant) => {
                     held.lease.renewed(asked.0, grant, chance());
+                    last = !held.lease.grows();
                     held.granted = asked;
                     held.until = grant.life.map(|life| asked.0.plus(life));
                 }
@@ -287,6 +289,15 @@ impl Leases {
                 }
             }
         });
+        if last {
+            let what = "a lease is renewed no more: it does not get longer, and is replaced before its end";
+            tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
+        }
+    }
+
+    /// The name of the backend of a secret.
+    pub(super) fn name(&self, of: &SecretRef) -> &str {
+        self.cache.source(of.source).map_or("", |source| &source.name)
     }
 
     /// When a lease ends, by itself or with what it was made with.

@@ -25,6 +25,12 @@ struct Left {
     trying: bool,
 }
 
+impl Left {
+    fn is_alive(&self, now: Moment) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct LeftBehind(Vec<Left>);
@@ -45,7 +51,7 @@ impl LeftBehind {
 
     /// Forgets what has ended by `now`; what is to be given back now, each once, and when to look again.
     pub(super) fn due(&mut self, now: Moment) -> (Vec<(SecretRef, LeaseId)>, Option<Moment>) {
-        self.0.retain(|left| left.trying || left.until.is_none_or(|until| now < until));
+        self.0.retain(|left| left.trying || left.is_alive(now));
         let mut due = Vec::new();
         let mut next: Option<Moment> = None;
         for left in self.0.iter_mut().filter(|left| !left.trying) {
@@ -73,8 +79,25 @@ impl LeftBehind {
         }
     }
 
-    /// Takes all of them.
-    pub(super) fn take(&mut self) -> Vec<(SecretRef, LeaseId)> {
-        std::mem::take(&mut self.0).into_iter().map(|left| (left.of, left.id)).collect()
+    /// Of which secrets the leases are that may live at `now`: one for each lease.
+    pub(super) fn alive(&self, now: Moment) -> impl Iterator<Item = &SecretRef> {
+        self.0.iter().filter(move |left| left.is_alive(now)).map(|left| &left.of)
+    }
+
+    /// Those of a secret that may live at `now` should be gone, and whoever calls this sees to it; from `again` on it is tried
+    /// here as well.
+    pub(super) fn unwanted(&mut self, of: &SecretRef, now: Moment, again: Moment) -> Vec<LeaseId> {
+        let unwanted = self.0.iter_mut().filter(|left| left.of == *of && left.is_alive(now));
+        let ids = unwanted.map(|left| {
+            left.again = Some(again);
+            left.id.clone()
+        });
+        ids.collect()
+    }
+
+    /// Takes all of them; what may live at `now`.
+    pub(super) fn take(&mut self, now: Moment) -> Vec<(SecretRef, LeaseId)> {
+        let alive = std::mem::take(&mut self.0).into_iter().filter(|left| left.is_alive(now));
+        alive.map(|left| (left.of, left.id)).collect()
     }
 }

@@ -24,7 +24,10 @@ pub use act::Errand;
 use entry::{Entry, Held};
 use left::LeftBehind;
 pub use revoke::{NotRevoked, Revoked};
-pub use state::LeaseState;
+pub use state::{LeaseCount, LeaseState};
+
+/// Places whose nature is remembered at most.
+const MOST_NATURES: usize = 10_000;
 
 /// Leases of one backend at most, unless set otherwise.
 pub const MAX_LEASES: usize = 1000;
@@ -113,7 +116,12 @@ impl Leases {
             Err(error) if error.is_answer() => return Ok(false),
             nature => nature?,
         };
-        self.natures().insert(root.clone(), nature);
+        let mut natures = self.natures();
+        // Who asks for reasons can ask about any path.
+        if natures.len() < MOST_NATURES {
+            natures.insert(root.clone(), nature);
+        }
+        drop(natures);
         Ok(nature == Nature::OnDemand)
     }
 
@@ -195,9 +203,13 @@ impl Leases {
     /// A successor of what is held now; the first, where nothing is. What is held stays good until its end.
     ///
     /// # Errors
-    /// As those of [`Self::open`].
+    /// As those of [`Self::open`]; too many leases are also as many set aside as may be held.
     pub async fn replace(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
         let asked = self.cache.clock().now();
+        let limit = self.limits(of.source).max_leases;
+        if self.book().left.alive(asked).filter(|left| left.source == of.source).count() >= limit {
+            return Err(Error::TooManyLeases { limit });
+        }
         let Some(mut done) = self.want_successor(of, asked) else { return self.open(of).await };
         loop {
             self.earlier.notify_one();
@@ -226,6 +238,15 @@ impl Leases {
         let done = entry.done.subscribe();
         book.changed = true;
         Some(done)
+    }
+
+    /// Counts as an open, so that the lease does not become idle. Does nothing for what is not held; whether it is.
+    pub fn note_use(&self, of: &SecretRef) -> bool {
+        let now = self.cache.clock().now();
+        let mut book = self.book();
+        let Some(entry) = book.entries.get_mut(of) else { return false };
+        entry.used = entry.used.max(now);
+        entry.current.is_some()
     }
 
     /// What secrets were made with may have ended, or live longer than was known.
@@ -302,7 +323,5 @@ impl Leases {
     }
 }
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 
 use super::Leases;
 use super::entry::{Doing, Held};
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What came of giving back one secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    /// Leases that were ended: its own, and its predecessor's.
+    /// Leases that were ended: its own, its predecessor's, and others that it once had and that still lived.
     pub leases: usize,
     /// It has no lease that could be ended: it is erased here, and good until its end wherever else it is.
     pub only_forgotten: bool,
@@ -38,32 +38,46 @@ pub struct NotRevoked {
 }
 
 impl Leases {
-    /// Ends the lease of a secret and its predecessor's now; the next open makes another one. `None`: there is none.
+    /// Ends the lease of a secret and all that came before it now; the next open makes another one. `None`: there is none.
     ///
     /// # Errors
-    /// What the backend said. The secret is erased here in any case.
+    /// What the backend said first. The secret is erased here in any case, also when this is dropped half-way; what is not
+    /// ended is tried again.
     pub async fn revoke(&self, of: &SecretRef) -> Result<Option<Revoked>, Error> {
-        let Some(held) = self.taken(of) else { return Ok(None) };
-        let ids: Vec<LeaseId> = held.iter().filter_map(|held| held.id.clone()).collect();
-        let mut revoked = Revoked { leases: 0, only_forgotten: ids.is_empty() };
+        let held = self.taken(of);
+        let was_held = held.is_some();
         let now = self.cache.clock().now();
-        {
+        let ids = {
             // From here on they are not lost, should this be dropped.
             let mut book = self.book();
-            held.into_iter().for_each(|held| book.left.keep(of, held, Some(now.plus(PATIENCE))));
+            held.into_iter().flatten().for_each(|held| book.left.keep(of, held, None));
             book.changed = true;
+            book.left.unwanted(of, now, now.plus(PATIENCE))
+        };
+        if ids.is_empty() {
+            return Ok(was_held.then_some(Revoked { leases: 0, only_forgotten: true }));
         }
-        let mut failed = None;
-        for id in ids {
-            let outcome = self.give_back(of, &id, Priority::Operator).await;
-            self.book().left.tried(&id, outcome.is_ok(), self.cache.clock().now());
-            match outcome {
-                Ok(()) => revoked.leases += 1,
-                Err(error) => failed = Some(error),
-            }
-        }
+        let each = ids.iter().map(async |id| {
+            let outcome = self.give_back(of, id, Priority::Operator).await;
+            self.book().left.tried(id, outcome.is_ok(), self.cache.clock().now());
+            outcome
+        });
+        let outcomes = join_all(each).await;
         self.look_again();
-        failed.map_or(Ok(Some(revoked)), Err)
+        outcomes.into_iter().collect::<Result<Vec<()>, Error>>()?;
+        Ok(Some(Revoked { leases: ids.len(), only_forgotten: false }))
+    }
+
+    /// What [`Self::revoke`] would find something of, by path.
+    pub fn revocable(&self) -> Vec<SecretRef> {
+        let now = self.cache.clock().now();
+        let book = self.book();
+        let held =
+            book.entries.iter().filter(|(_, entry)| entry.current.is_some() || entry.previous.is_some());
+        let mut all: Vec<SecretRef> = held.map(|(of, _)| of).chain(book.left.alive(now)).cloned().collect();
+        all.sort_by(|a, b| (a.source, &a.path, a.demand).cmp(&(b.source, &b.path, b.demand)));
+        all.dedup();
+        all
     }
 
     /// The mount ends: nothing is made any more, and all that may be is given back, for `limit` at most. The rest comes back.
@@ -80,7 +94,7 @@ impl Leases {
             ids.map(move |id| (of.clone(), id)).collect::<Vec<_>>()
         });
         let mut each: Vec<(SecretRef, LeaseId)> = held.collect();
-        each.extend(self.book().left.take());
+        each.extend(self.book().left.take(self.cache.clock().now()));
         each.retain(|(of, _)| !self.limits(of.source).keep_leases);
         let outcomes = stream::iter(each).map(async |(of, id)| {
             let left = deadline.since(self.cache.clock().now());
@@ -91,12 +105,16 @@ impl Leases {
         outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await
     }
 
-    /// Takes a secret out of the book: what was held of it and of its predecessor.
+    /// Takes what was held of a secret and of its predecessor out of the book.
     fn taken(&self, of: &SecretRef) -> Option<Vec<Held>> {
         let mut book = self.book();
-        let entry = book.entries.remove(of)?;
+        let entry = book.entries.get_mut(of)?;
+        let held: Vec<Held> = [entry.current.take(), entry.previous.take()].into_iter().flatten().collect();
+        // What is on its way has its place, or it would be made twice.
+        if entry.doing != Doing::Making {
+            book.entries.remove(of);
+        }
         book.changed = true;
-        let held: Vec<Held> = [entry.current, entry.previous].into_iter().flatten().collect();
         (!held.is_empty()).then_some(held)
     }
 
@@ -109,6 +127,7 @@ impl Leases {
         match asked.await {
             Ok(()) | Err(Error::NotFound) => {
                 self.cache.counters().leases_revoked.count();
+                tracing::info!(backend = %self.name(of), path = %of.path, "a lease is revoked");
                 Ok(())
             }
             Err(error) => {

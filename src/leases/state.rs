@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::Leases;
 use super::entry::Doing;
 use crate::backend::issuer::LeaseId;
-use crate::cache::SecretRef;
+use crate::cache::{SecretRef, SourceId};
 use crate::lease::Action;
 
 /// One lease.
@@ -32,7 +32,37 @@ pub struct LeaseState {
     pub good: bool,
 }
 
+/// How many leases of one backend there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseCount {
+    /// Of which backend.
+    pub source: SourceId,
+    /// Secrets that are held, or being made for the first time.
+    pub held: usize,
+    /// As many may be, by the configuration.
+    pub max_leases: usize,
+    /// Leases that no file shows any more and that are ended with the mount at the latest: older than a predecessor, or not
+    /// given back yet because the backend did not take them.
+    pub set_aside: usize,
+}
+
 impl Leases {
+    /// How many there are of each backend that makes secrets.
+    pub fn counts(&self) -> Vec<LeaseCount> {
+        let sources = (0..).map(SourceId::new).map_while(|id| Some((id, self.cache.source(id)?)));
+        let makers: Vec<SourceId> =
+            sources.filter(|(_, source)| source.backend.issuer().is_some()).map(|(id, _)| id).collect();
+        let now = self.cache.clock().now();
+        let book = self.book();
+        let count = |source| LeaseCount {
+            source,
+            held: book.entries.iter().filter(|(of, entry)| of.source == source && entry.counts()).count(),
+            max_leases: self.limits(source).max_leases,
+            set_aside: book.left.alive(now).filter(|of| of.source == source).count(),
+        };
+        makers.into_iter().map(count).collect()
+    }
+
     /// Every lease that is held, by path.
     pub fn states(&self) -> Vec<LeaseState> {
         let (now, wall) = (self.cache.clock().now(), SystemTime::now());

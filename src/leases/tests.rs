@@ -1,6 +1,8 @@
 //! Owns the promises of the book of leases: one lease for all, never served past its end, nothing left behind.
 //! Does not know a real server.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod model;
 
 use std::time::Duration;
 
@@ -199,4 +201,106 @@ async fn an_idle_lease_is_given_back_where_that_is_said() {
     assert!(!world.mint.is_good(0) && world.leases.states().is_empty());
     world.open(&of(ROLE)).await.unwrap();
     assert_eq!(world.mint.made().len(), 2);
+}
+
+#[tokio::test]
+async fn what_could_not_be_revoked_is_served_no_more_and_revoked_when_that_is_tried_again() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    world.run(world.leases.replace(&of(ROLE))).await.unwrap();
+    world.mint.fail(Call::Revoke, Some(Error::Status(503)));
+    assert_eq!(world.leases.revoke(&of(ROLE)).await, Err(Error::Status(503)));
+    assert!(world.leases.current(&of(ROLE)).is_none() && world.mint.is_good(0) && world.mint.is_good(1));
+    assert_eq!((world.leases.counts()[0].held, world.leases.counts()[0].set_aside), (0, 2));
+    assert_eq!(world.leases.revocable(), [of(ROLE)]);
+    world.mint.fail(Call::Revoke, None);
+    let both = Some(Revoked { leases: 2, only_forgotten: false });
+    assert_eq!(world.leases.revoke(&of(ROLE)).await, Ok(both));
+    assert!(!world.mint.is_good(0) && !world.mint.is_good(1));
+    assert_eq!(world.leases.revoke(&of(ROLE)).await, Ok(None));
+    assert_eq!((world.leases.counts()[0].set_aside, world.leases.revocable()), (0, vec![]));
+}
+
+#[tokio::test]
+async fn every_lease_that_was_replaced_by_hand_is_given_back_at_the_end() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(1)).await;
+        world.run(world.leases.replace(&of(ROLE))).await.unwrap();
+    }
+    assert!((0..4).all(|serial| world.mint.is_good(serial)), "whoever has one can go on with it");
+    assert_eq!(world.leases.counts()[0].set_aside, 2);
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert!(!(0..4).any(|serial| world.mint.is_good(serial)));
+}
+
+#[tokio::test]
+async fn what_is_set_aside_and_ends_by_itself_is_not_kept_in_mind() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.fail(Call::Revoke, Some(Error::Forbidden));
+    assert_eq!(world.leases.revoke(&of(ROLE)).await, Err(Error::Forbidden));
+    world.pass(Duration::from_secs(61)).await;
+    assert_eq!(world.leases.counts()[0].set_aside, 0);
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+}
+
+#[tokio::test]
+async fn what_somebody_counts_as_use_is_not_idle_and_that_makes_nothing() {
+    let terms = Terms { idle_revoke: Some(Duration::from_secs(10)), ..Terms::default() };
+    let world = world_with(Role::default(), Limits::default(), terms);
+    assert!(!world.leases.note_use(&of(ROLE)));
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(world.mint.counts().2, 0);
+    world.open(&of(ROLE)).await.unwrap();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(9)).await;
+        assert!(world.leases.note_use(&of(ROLE)) && world.mint.is_good(0));
+    }
+    world.pass(Duration::from_secs(11)).await;
+    assert!(!world.mint.is_good(0));
+}
+
+#[tokio::test]
+async fn who_replaces_and_replaces_is_refused_before_there_are_leases_without_end() {
+    let world = world_with(Role::default(), Limits { max_leases: 2, ..Limits::default() }, Terms::default());
+    world.open(&of(ROLE)).await.unwrap();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(1)).await;
+        world.run(world.leases.replace(&of(ROLE))).await.unwrap();
+    }
+    let refused = world.run(world.leases.replace(&of(ROLE))).await;
+    assert_eq!(refused.unwrap_err(), Error::TooManyLeases { limit: 2 });
+    world.open(&of(ROLE)).await.unwrap();
+    assert_eq!(world.mint.made().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_while_the_old_one_is_revoked_is_made_once() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    world.mint.delay(Duration::from_secs(1));
+    let role = of(ROLE);
+    let revoked = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.leases.revoke(&role).await
+    };
+    let acts = async {
+        world.leases.woken().await;
+        let (errands, _) = world.leases.due(world.clock.now());
+        let again = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            world.leases.due(world.clock.now()).0.len()
+        };
+        let act = futures_util::future::join_all(errands.into_iter().map(|errand| world.leases.act(errand)));
+        assert_eq!(tokio::join!(act, again).1, 0, "nothing is begun beside it");
+    };
+    let (replaced, revoked, ()) = tokio::join!(world.leases.replace(&role), revoked, acts);
+    assert_eq!(serial(&replaced.unwrap()), 1);
+    assert_eq!(revoked, Ok(Some(Revoked { leases: 1, only_forgotten: false })));
+    assert_eq!(world.mint.made().len(), 2);
+    assert!(!world.mint.is_good(0) && world.mint.is_good(1));
 }

@@ -7,7 +7,7 @@ pub mod promises;
 pub mod shown;
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::access::Permissions;
 use crate::cache::SecretRef;
@@ -55,9 +55,10 @@ impl Tree {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TreeId(pub usize);
 
-/// The trees of a mount, none of them inside another (configuration refuses that), and what is promised of their ages.
+/// The trees of a mount, none of them inside another (configuration refuses that), what is promised of their ages, and, once that
+/// is known, whether their secrets are made on demand.
 #[derive(Debug, Clone)]
-pub struct Trees(Vec<Tree>, Promises);
+pub struct Trees(Vec<Tree>, Promises, Arc<[OnceLock<bool>]>);
 
 /// What hangs at a path above or at the roots of trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +72,30 @@ pub enum Hanging {
 impl Trees {
     /// All trees of a mount.
     pub fn new(trees: Vec<Tree>) -> Self {
-        Self(trees, Promises::default())
+        let on_demand = |tree: &Tree| match tree.shows {
+            Shows::Secret => OnceLock::from(true),
+            Shows::Place => OnceLock::new(),
+        };
+        let on_demand = trees.iter().map(on_demand).collect();
+        Self(trees, Promises::default(), on_demand)
     }
 
     /// The same trees with other promises.
     #[must_use]
     pub fn with_promises(self, promises: Promises) -> Self {
-        Self(self.0, promises)
+        Self(self.0, promises, self.2)
+    }
+
+    /// Notes whether the secrets of a tree are made on demand, for all copies of these trees. What was noted first stands.
+    pub fn note_on_demand(&self, id: TreeId, on_demand: bool) {
+        if let Some(known) = self.2.get(id.0) {
+            let _ = known.set(on_demand);
+        }
+    }
+
+    /// Whether the secrets of a tree are made on demand; `None` where nobody has noted that yet.
+    pub fn is_on_demand(&self, id: TreeId) -> Option<bool> {
+        self.2.get(id.0)?.get().copied()
     }
 
     /// What is promised in this mount.
@@ -119,18 +137,27 @@ impl Trees {
     }
 
     /// Every path in the mount, as file names from its root, at which a secret or folder is shown: one for each tree over
-    /// it. Of an older version that is the directory below `.versions`.
+    /// it. Of an older version that is the directory below `.versions`. A tree of kept secrets does not show what another one has
+    /// as made on demand.
     pub fn paths_of(&self, of: &SecretRef) -> Vec<(TreeId, Vec<String>)> {
         let shown = self.0.iter().enumerate();
         let shown = shown.filter(|(_, tree)| (tree.root.source, tree.root.demand) == (of.source, of.demand));
         let paths = shown.filter_map(|(id, tree)| {
             let below = of.path.strip_prefix(&tree.root.path)?;
+            // One secret has nothing below it.
+            if tree.shows == Shows::Secret && !below.is_root() {
+                return None;
+            }
             let names = tree.at.iter().cloned().chain(below.segments().map(name::encode));
             let version = of.version.iter().map(|version| name::encode(version.as_str()));
             let version = version.flat_map(|version| [name::VERSIONS.to_owned(), version]);
             Some((TreeId(id), names.chain(version).collect()))
         });
-        paths.collect()
+        let mut paths: Vec<(TreeId, Vec<String>)> = paths.collect();
+        if paths.iter().any(|(tree, _)| self.is_on_demand(*tree) == Some(true)) {
+            paths.retain(|(tree, _)| self.is_on_demand(*tree) != Some(false));
+        }
+        paths
     }
 
     /// The secret or folder that a path (file names from the root of the mount) leads to, without asking whether it is
@@ -208,6 +235,38 @@ mod tests {
         let odd = SecretRef { version: Some(Version::new("a/..")), ..of("b") };
         assert_eq!(paths(&odd), ["all/b/.versions/a%2F.."]);
         assert!(paths(&SecretRef { source: SourceId(1), ..of("b") }).is_empty());
+    }
+
+    #[test]
+    fn what_is_made_on_demand_is_not_shown_by_a_tree_of_kept_secrets_nor_bound_by_its_terms() {
+        let mut trees = trees(&[&["all"], &["db"], &["roles"]]);
+        let path = |path: &str| BackendPath::parse(path).unwrap();
+        let idle_revoke = Some(Duration::from_secs(60));
+        trees.0[1] = Tree {
+            shows: Shows::Secret,
+            terms: Terms { idle_revoke, ..Terms::default() },
+            ..trees.0[1].clone()
+        };
+        trees.0[1].root.path = path("database/creds/app");
+        trees.0[2].root.path = path("database/creds");
+        trees.0[2].terms.idle_revoke = idle_revoke;
+        let trees = Trees::new(trees.0);
+        let copy = trees.clone();
+        let app = SecretRef::current(SourceId(0), path("database/creds/app"));
+        let shown = |of: &SecretRef| -> Vec<String> {
+            copy.paths_of(of).into_iter().map(|(_, names)| names.join("/")).collect()
+        };
+        assert_eq!(copy.terms_of(&app).idle_revoke, None, "nothing is known of the first");
+        trees.note_on_demand(TreeId(0), false);
+        trees.note_on_demand(TreeId(2), true);
+        assert_eq!(shown(&app), ["db", "roles/app"]);
+        assert_eq!(copy.terms_of(&app).idle_revoke, idle_revoke);
+        assert_eq!(shown(&app.at(path("kv/a"))), ["all/kv/a"]);
+        assert_eq!(
+            shown(&app.at(path("database/creds/app/x"))),
+            ["roles/app/x"],
+            "nothing lies below a secret"
+        );
     }
 
     #[test]

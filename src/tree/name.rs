@@ -10,11 +10,14 @@ use sha2::{Digest, Sha256};
 pub const NAME_MAX: usize = 255;
 
 /// Names inside a secret's directory that are ours, found by lookup and never listed. A backend's own name that is
-/// spelled like one is percent-encoded. `.previous` is kept free.
-pub const RESERVED: [&str; 6] = [".json", ".env", ".docker-env", ".meta", VERSIONS, ".previous"];
+/// spelled like one is percent-encoded.
+pub const RESERVED: [&str; 6] = [".json", ".env", ".docker-env", ".meta", VERSIONS, PREVIOUS];
 
 /// The directory of a secret's older versions.
 pub const VERSIONS: &str = ".versions";
+
+/// The directory of the predecessor of a secret that is made on demand.
+pub const PREVIOUS: &str = ".previous";
 
 /// Marks a shortened name, and alone an empty one. Cannot begin an escape, so no encoded name holds it otherwise.
 const SHORT_MARK: &str = "%~";

@@ -62,6 +62,16 @@ impl Shown {
         self.state().told_size
     }
 
+    /// Whether the kernel takes the file for empty, which has `size` bytes: whoever is told so tells the kernel.
+    pub fn has_grown(&self, size: u64) -> bool {
+        let mut state = self.state();
+        let grown = size > 0 && state.told.is_some() && state.told_size == 0;
+        if grown {
+            state.told_size = size;
+        }
+        grown
+    }
+
     /// Notes that a thread opened the file as what has this mark; whether the kernel must forget what it was told, before
     /// the thread may go on.
     pub fn open(&self, caller: u32, handle: u64, mark: u64, now: Moment) -> bool {
@@ -106,6 +116,17 @@ mod tests {
         assert!(shown.tell(5, 0, at(0)));
         assert!(!shown.open(1, 11, 5, at(0)));
         assert!(shown.open(1, 12, 6, at(0)));
+    }
+
+    #[test]
+    fn one_open_is_told_that_a_file_has_grown_from_nothing() {
+        let shown = Shown::default();
+        assert!(!shown.has_grown(7), "the kernel was told nothing");
+        shown.tell(5, 0, at(0));
+        assert!(!shown.has_grown(0));
+        assert!(shown.has_grown(7) && !shown.has_grown(7));
+        shown.tell(6, 3, at(0));
+        assert!(!shown.has_grown(7));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Owns the promises of `status`, `refresh` and `flush` on real mounts: what they tell, what they do, and never a value.
+//! Owns the promises of `status`, `refresh`, `revoke` and `flush` on real mounts: what they tell, what they do, and never a value.
 //! Who may ask, and what the socket withstands, is in tests/it/control/socket.rs.
 
 mod socket;
@@ -281,6 +281,23 @@ fn a_directory_of_the_configuration_is_refreshed_whole_or_not() {
     assert_eq!(told.matches("version 2\n").count(), 1, "a secret that two trees show is one: {told}");
     let shown = report(&mount, &["--secrets"]);
     assert_eq!(shown["held"]["secrets"][0]["paths"], json!(["apps/all/team/db", "apps/team/db"]));
+}
+
+#[test]
+fn what_is_not_made_on_demand_has_no_lease_to_be_ended() {
+    let Some(()) = available("mount", possible()) else { return };
+    let store = store();
+    let mount = started(store.mount());
+    mount.read("team/db/password").unwrap();
+    for path in ["team/db", "team/db/password", "team", "nope", ""] {
+        refused(ask("revoke", &mount.path(path), &[]), 64, "is not made on demand, so it has no lease");
+    }
+    refused(ask("revoke", &mount.at, &["--recursive"]), 64, "is not made on demand");
+    refused(ask("revoke", Path::new("/proc/self"), &[]), 66, "is not in a mount of secretfs");
+    refused(said(&secretfs().arg("revoke").output().unwrap()), 64, "<PATHS>");
+    let report = report(&mount, &["--verbose"]);
+    assert_eq!(report["leases"], json!({"totals": [], "leases": [], "left_out": 0}));
+    assert_eq!(report["secrets"]["held"], 1, "what is held stays so");
 }
 
 #[test]

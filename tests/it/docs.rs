@@ -187,7 +187,9 @@ fn every_command_and_option_that_the_documents_name_exists() {
             named.insert(command.join(" "));
         }
     }
-    for command in ["mount", "unmount", "store init", "store put", "explain", "status", "refresh", "flush"] {
+    for command in
+        ["mount", "unmount", "store init", "store put", "explain", "status", "refresh", "revoke", "flush"]
+    {
         assert!(named.contains(command), "no document shows `secretfs {command}`: {named:?}");
     }
 }

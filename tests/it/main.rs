@@ -22,6 +22,7 @@ mod freshness;
 mod hooks;
 mod hostile;
 mod hygiene;
+mod leases;
 mod model;
 mod mount;
 mod mount_aws;

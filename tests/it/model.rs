@@ -291,3 +291,21 @@ fn an_outage_never_shortens_a_listing() {
     ];
     assert_eq!(live(&ops), Ok(()));
 }
+
+#[test]
+fn what_an_fstat_showed_is_known_to_the_kernel_though_another_open_failed_meanwhile() {
+    let ops = [
+        Op::Put { path: 0, fields: 3, size: 60 },
+        Op::Walk { names: vec![0, 0] },
+        Op::Put { path: 0, fields: 3, size: 0 },
+        Op::Advance { millis: 60_000 },
+        Op::Walk { names: vec![0, 2] },
+        Op::Advance { millis: 59_000 },
+        Op::Race(Race { node: 0, before: 0, after: 1000, fields: 0, size: 0, later: false }),
+        Op::Put { path: 0, fields: 3, size: 0 },
+        Op::Put { path: 0, fields: 3, size: 0 },
+        Op::Advance { millis: 2000 },
+        Op::Open { node: 0 },
+    ];
+    assert_eq!(live(&ops), Ok(()));
+}

@@ -228,25 +228,19 @@ fn a_secret_and_a_folder_of_one_name_are_one_directory() {
 }
 
 #[test]
-fn an_engine_that_makes_something_when_read_is_refused_with_a_reason_and_never_asked() {
+fn what_an_engine_does_beside_making_secrets_is_never_asked_for() {
     let server = shared!();
     server.must("POST", "sys/mounts/issuer", json!({"type": "pki"}));
     let mount = mount(server, "vault:issuer", ROOT_TOKEN).start();
-    assert_eq!(errno(mount.ls("")), libc::EACCES);
-    assert_eq!(errno(mount.read("ca/pem")), libc::EACCES);
-    assert_eq!(errno(mount.read("cert/ca")), libc::EACCES);
-    let reason = "engine `issuer/` is of type pki, which this version does not serve";
-    for path in [mount.at.clone(), mount.path("ca"), mount.path("ca/pem")] {
-        let said = explain(&path);
-        assert!(said.contains(reason) && said.contains("EACCES"), "{said}");
+    for path in ["ca/pem", "cert/ca", "crl/rotate", "crl/rotate/.json", "config/ca/x"] {
+        assert!([libc::ENOENT, libc::EACCES].contains(&errno(mount.read(path))), "{path}");
     }
-    assert!(mount.log().contains(reason), "{}", mount.log());
     let all = self::mount(server, "vault:", ROOT_TOKEN).start();
     assert!(!all.ls("").unwrap().contains(&"issuer".to_owned()));
     assert_eq!(errno(all.read("issuer/ca")), libc::ENOENT);
     let asked = server.audit_requests();
     assert!(asked.iter().any(|(_, path)| path.starts_with("sys/internal/ui/mounts/issuer")), "the log works");
-    assert!(!asked.iter().any(|(_, path)| path.starts_with("issuer/")));
+    assert!(!asked.iter().any(|(what, path)| path.starts_with("issuer/") && what != "list"));
 }
 
 #[test]

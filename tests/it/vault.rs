@@ -2,6 +2,8 @@
 //! Does not know files or mounts.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod issuing;
+mod lease_answers;
 mod login;
 mod login_mount;
 mod transport;
@@ -222,28 +224,38 @@ async fn the_root_shows_kv_engines_and_the_folders_that_lead_to_them() {
 }
 
 #[tokio::test]
-async fn an_engine_of_another_type_is_refused_and_never_asked() {
+async fn an_engine_that_makes_secrets_is_never_read() {
     let server = shared!();
     server.must("POST", "sys/mounts/leases", json!({"type": "pki"}));
-    let before = server.audit_requests().iter().filter(|(_, path)| path.starts_with("leases/")).count();
+    let about = || server.audit_requests().iter().filter(|(_, path)| path.starts_with("leases/")).count();
+    let before = about();
     let vault = client(server);
-    for path in [path("leases"), path("leases/creds/readonly"), path("leases/ca/pem")] {
-        for error in [vault.read(&path).await.unwrap_err(), vault.list(&path).await.unwrap_err()] {
-            assert_eq!(
-                error.to_string(),
-                "engine `leases/` is of type pki, which this version does not serve: only kv engines can be mounted"
+    for path in [path("leases"), path("leases/issue/web"), path("leases/ca/pem"), path("leases/crl/rotate")] {
+        let read = vault.read(&path).await.unwrap_err();
+        let versioned = vault.read_version(&path, &secretfs::secret::Version::new("1")).await.unwrap_err();
+        for error in [read, versioned] {
+            let text = error.to_string();
+            assert!(
+                text.starts_with("engine `leases/` is of type pki") && text.contains("[[secret]]"),
+                "{text}"
             );
             assert!(error.is_answer());
         }
+        assert_eq!(vault.versions(&path).await, Ok(None));
     }
-    assert!(matches!(vault.check(&path("leases/x")).await, Err(Error::Refused(_))));
-    assert!(matches!(vault.read(&path("sys/mounts")).await, Err(Error::Refused(_))));
+    let words = vault.check(&path("leases/x")).await.unwrap();
+    assert!(words.contains("`leases/` is of type pki, which makes its secrets on demand"), "{words}");
+    for kept in ["sys/mounts", "cubbyhole/x"] {
+        assert!(matches!(vault.read(&path(kept)).await, Err(Error::Refused(_))));
+        assert!(matches!(vault.list(&path(kept)).await, Err(Error::Refused(_))));
+        assert!(matches!(vault.check(&path(kept)).await, Err(Error::Refused(_))));
+    }
     let requests = server.audit_requests();
     assert!(
         requests.iter().any(|(_, path)| path.starts_with("sys/internal/ui/mounts/leases")),
         "the log works"
     );
-    assert_eq!(requests.iter().filter(|(_, path)| path.starts_with("leases/")).count(), before);
+    assert_eq!(about(), before);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ const DEFAULT_ADDRESS: &str = "https://127.0.0.1:8200";
 const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// One call may take this long unless the mount says otherwise (`--deadline`).
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+/// Making a secret may take this long where the user sets no limit: one that hangs must not stand in the way of the next for ever.
+const LONGEST_ISSUE: Duration = Duration::from_secs(600);
 /// An answer may be this large: a value of 1 MiB, base64 or `\u` escapes, and the envelope around it.
 const DEFAULT_MAX_BODY: usize = 8 << 20;
 
@@ -223,6 +225,12 @@ impl Config {
         Ok(url)
     }
 
+    /// How long the server may take to make a secret: a database may be slow, and who gives up leaves behind what is made all
+    /// the same. No reader waits for longer than the deadline, which is why that does not count here.
+    pub(super) fn issue_limit(&self) -> Duration {
+        self.client_timeout.min(LONGEST_ISSUE)
+    }
+
     /// How long one call may take.
     pub(super) fn call_limit(&self) -> Duration {
         self.client_timeout.min(self.deadline)
@@ -387,7 +395,17 @@ mod tests {
         for text in ["", "s", "1", "-1s", "1x", "1..2s", "1s2", "99999999999999999999h"] {
             assert_eq!(parse_timeout(text).is_some(), text == "1", "{text}");
         }
-        assert_eq!(config(&[("VAULT_CLIENT_TIMEOUT", "0")]).unwrap().call_limit(), DEFAULT_DEADLINE);
+        let unlimited = config(&[("VAULT_CLIENT_TIMEOUT", "0")]).unwrap();
+        assert_eq!((unlimited.call_limit(), unlimited.issue_limit()), (DEFAULT_DEADLINE, LONGEST_ISSUE));
+    }
+
+    #[test]
+    fn making_a_secret_may_take_longer_than_the_deadline_but_not_than_the_client_timeout() {
+        for (timeout, call, issue) in [("60", 5, 60), ("2", 2, 2)] {
+            let config = config(&[("VAULT_CLIENT_TIMEOUT", timeout)]).unwrap();
+            let limits = (config.call_limit().as_secs(), config.issue_limit().as_secs());
+            assert_eq!(limits, (call, issue));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::api::{Api, Call, data};
+use super::well_known;
 use crate::backend::{Entry, Error, Listing};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
@@ -26,7 +27,7 @@ pub(super) enum Kind {
     Kv1,
     /// Versioned key/value.
     Kv2,
-    /// Anything else, by Vault's name for the type: never asked for a secret, since some create one when read.
+    /// Anything else, by Vault's name for the type: never read, since some make a secret when read.
     Other(String),
 }
 
@@ -70,12 +71,25 @@ impl Engine {
         }
     }
 
-    /// Why an engine of another type is not served.
+    /// Whether its secrets are made when they are asked for. What is not known to keep any is taken to make them.
+    pub(super) fn makes_secrets(&self) -> bool {
+        matches!(&self.kind, Kind::Other(kind) if !well_known::keeps(kind))
+    }
+
+    /// Why an engine of another type than kv is not read.
     pub(super) fn refusal(&self) -> Error {
-        Error::Refused(format!(
-            "{}, which this version does not serve: only kv engines can be mounted",
-            self.describe()
-        ))
+        Error::Refused(if self.makes_secrets() {
+            format!(
+                "{}: to read there would make a secret; declare it with [[secret]], or name the engine when mounting (vault:{})",
+                self.describe(),
+                self.mount
+            )
+        } else {
+            format!(
+                "{}, which is not served: only kv engines and such that make secrets are",
+                self.describe()
+            )
+        })
     }
 }
 
@@ -282,10 +296,11 @@ mod tests {
             assert_eq!(engine("x/", kind, version).kind, expected, "{kind} {version:?}");
         }
         let refusal = engine("database/", "database", None).refusal().to_string();
-        assert_eq!(
-            refusal,
-            "engine `database/` is of type database, which this version does not serve: only kv engines can be mounted"
+        assert!(
+            refusal.starts_with("engine `database/` is of type database: ") && refusal.contains("[[secret]]")
         );
+        let refusal = engine("sys/", "system", None).refusal().to_string();
+        assert!(refusal.starts_with("engine `sys/` is of type system, which is not served"), "{refusal}");
     }
 
     #[test]

@@ -125,7 +125,7 @@ struct Keys<'a> {
 }
 
 /// Keeps every name that can be a segment, however odd; one that cannot never costs the others.
-fn listing(body: &[u8]) -> Result<Listing, Error> {
+pub(super) fn listing(body: &[u8]) -> Result<Listing, Error> {
     let keys = data::<Keys<'_>>(body)?.and_then(|keys| keys.keys).unwrap_or_default();
     let found = keys.len();
     let entries: Vec<Entry> = keys.into_iter().filter_map(entry).collect();

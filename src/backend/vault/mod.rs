@@ -1,14 +1,22 @@
-//! Owns serving secrets from HashiCorp Vault and OpenBao: the `Backend` made of a client, the engines it knows and KV.
+//! Owns serving secrets from HashiCorp Vault and OpenBao: the `Backend` made of a client, the engines it knows, KV and the others.
 //! Does not know files or caching. This folder alone imports vaultrs, rustify and reqwest.
 
+mod answer;
 mod api;
 mod auth;
+mod certificate;
 mod config;
 mod connections;
 mod detailed;
+mod dynamic;
 mod engines;
 mod http;
 mod kv;
+mod lease;
+mod pki;
+mod roles;
+mod totp;
+mod well_known;
 mod wire;
 
 use std::future::Future;
@@ -18,6 +26,7 @@ use async_trait::async_trait;
 
 pub use self::config::{AppRole, Config, ConfigError, RoleId, SecretId, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
+use super::issuer::Issuer;
 use super::{Backend, Error, Kind, Listing, Versions};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
@@ -28,14 +37,19 @@ pub struct Vault {
     api: api::Api,
     engines: Engines,
     detailed: detailed::Detailed,
+    periods: totp::Periods,
+    /// How long one call may take.
     limit: Duration,
+    /// How long making a secret may take.
+    issue_limit: Duration,
 }
 
 /// A client as configured. Reads the CA file; the token is read, and the server contacted, at the first call.
 pub fn build(config: Config) -> Result<Vault, ConfigError> {
-    let limit = config.call_limit();
+    let (limit, issue_limit) = (config.call_limit(), config.issue_limit());
     let (engines, detailed) = (Engines::new(Clock::System), detailed::Detailed::new(Clock::System));
-    Ok(Vault { api: api::Api::new(config)?, engines, detailed, limit })
+    let periods = totp::Periods::new(Clock::System);
+    Ok(Vault { api: api::Api::new(config)?, engines, detailed, periods, limit, issue_limit })
 }
 
 impl Vault {
@@ -47,6 +61,9 @@ impl Vault {
         let origin = self.api.origin();
         self.within(async {
             match self.engines.locate(&self.api, path).await? {
+                Place::Inside(engine, _) if engine.makes_secrets() => {
+                    Ok(format!("{}, which makes its secrets on demand, at {origin}", engine.describe()))
+                }
                 Place::Inside(engine, _) if matches!(engine.kind, engines::Kind::Other(_)) => {
                     Err(engine.refusal())
                 }
@@ -142,7 +159,11 @@ impl Backend for Vault {
                     Place::Above(listing) => return Ok(listing),
                     Place::Inside(engine, rest) => (engine, rest),
                 };
-                let answer = kv::list(&self.api, &engine, &rest).await;
+                let answer = if engine.makes_secrets() {
+                    roles::list(&self.api, &engine, &rest).await
+                } else {
+                    kv::list(&self.api, &engine, &rest).await
+                };
                 if !matches!(answer, Err(Error::NotFound)) {
                     return answer;
                 }
@@ -154,6 +175,10 @@ impl Backend for Vault {
             }
         })
         .await
+    }
+
+    fn issuer(&self) -> Option<&dyn Issuer> {
+        Some(self)
     }
 
     async fn tend(&self) {

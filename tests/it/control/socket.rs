@@ -59,7 +59,7 @@ fn another_user_is_refused_by_the_folder_and_told_who_may() {
     copy_program(&mount.folder.path().join("secretfs"));
     mount.read("api-key/value").unwrap();
     let at = mount.at.canonicalize().unwrap().display().to_string();
-    for command in ["status", "flush", "refresh"] {
+    for command in ["status", "flush", "refresh", "revoke"] {
         let refusal = ask_as(OTHER, &mount, &[command, &at]);
         refused(refusal, 77, "it belongs to user 0: only that user and root may ask");
     }

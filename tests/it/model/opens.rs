@@ -70,8 +70,13 @@ impl Run {
         let told = self.known[node].told;
         self.judge_open(node, first, was_read, is_held).await?;
         // Both were opened before either was asked for its attributes, which is what the judgement does.
-        self.known[node].told = told;
+        let told_of_first = std::mem::replace(&mut self.known[node].told, told);
+        let second_is_open = second.is_ok();
         self.judge_open(node, second, was_read, is_held).await?;
+        if !second_is_open {
+            // There is nothing to ask for attributes: what the kernel was told last is what the first had.
+            self.known[node].told = told_of_first;
+        }
         if was_read {
             // Which of the two asked, and when, is not known.
             self.fetched.remove(&path);

@@ -6,6 +6,7 @@ pub mod fake;
 pub mod fake_vault;
 pub mod guard;
 pub mod inotify;
+pub mod lease_rig;
 pub mod moto;
 pub mod mount;
 pub mod nginx;

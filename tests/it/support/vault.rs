@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
@@ -291,6 +291,23 @@ impl Vault {
     /// The process group of the server and of its plugins.
     pub fn group(&self) -> Pid {
         Pid::from_child(&self.wrapper)
+    }
+
+    /// When each request came whose path (without `/v1/`) is `path`, since [`Vault::enable_audit`].
+    pub fn audit_times(&self, path: &str) -> Vec<SystemTime> {
+        let log = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let about = lines.filter(|line| line["type"] == "request" && line["request"]["path"] == path);
+        about.map(|line| humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap()).collect()
+    }
+
+    /// How many leases there are below `prefix`, such as `database/creds/app`.
+    pub fn leases(&self, prefix: &str) -> usize {
+        match self.api("GET", &format!("sys/leases/lookup/{prefix}?list=true"), Value::Null) {
+            (200, answer) => answer["data"]["keys"].as_array().map_or(0, Vec::len),
+            (404, _) => 0,
+            (status, _) => panic!("leases below {prefix}: {status}"),
+        }
     }
 
     /// Freezes the server: connections are accepted by the kernel, nothing is answered.

@@ -1,13 +1,12 @@
 //! Owns the lives of leases that chance makes up: opened, renewed, failed, lost, revoked, over jumps of the clock; and what holds in all.
 //! Does not know a real server. `SECRETFS_MODEL_CASES` says how many lives (10^5 are the drill).
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::*;
+use super::super::*;
 use crate::backend::mint::{Call, Mint, Role};
 use crate::cache::{self, Source};
 use crate::clock::Clock;
@@ -225,7 +224,7 @@ impl Life {
 
     fn check(&mut self) {
         let now = self.clock.now();
-        for role in 0..ROLES.len() {
+        for (role, (path, ..)) in ROLES.iter().enumerate() {
             let held = self.leases.current(&of(role));
             for snapshot in [held.clone(), self.leases.previous(&of(role))].into_iter().flatten() {
                 let serial = serial(&snapshot);
@@ -241,7 +240,7 @@ impl Life {
             self.kept[role] &= held.is_some() || !self.denied;
             let well = !self.failing && !self.parent_ended && now.since(self.well_since) >= RECOVERED;
             if well && self.kept[role] && role < ROLES.len() - 1 {
-                assert!(held.is_some(), "nothing is held of {}", ROLES[role].0);
+                assert!(held.is_some(), "nothing is held of {path}");
             }
         }
         let allowed = ROLES.len() as u64 * (now.since(self.began).as_secs() + 1) + self.forced;
