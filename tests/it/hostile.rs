@@ -70,6 +70,8 @@ fn is_inside(segments: &[String]) -> bool {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let within = match segments.as_slice() {
         ["sys", "internal", "ui", "mounts"] => true,
+        // What the mount asks about its own token, whatever anybody looks up.
+        ["auth", "token", "lookup-self"] => true,
         ["sys", "internal", "ui", "mounts", rest @ ..] => rest.starts_with(&PREFIX),
         [engine, "data" | "metadata", rest @ ..] => *engine == PREFIX[0] && rest.starts_with(&PREFIX[1..]),
         _ => false,
@@ -93,6 +95,8 @@ fn the_judge_of_requests_can_say_no() {
         "secret/delete/team/a",
         "secret/data/team/../x",
         "sys/internal/ui/mounts/other",
+        "auth/token/lookup-self/x",
+        "auth/token/lookup",
     ] {
         assert!(!judge(outside), "{outside}");
     }

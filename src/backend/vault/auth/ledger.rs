@@ -60,6 +60,8 @@ struct Known {
     used: bool,
     /// Something was made with it.
     noted: bool,
+    /// The server has answered a call with it.
+    good: bool,
     /// Renewing makes it longer, as far as is known.
     grows: bool,
     dead: bool,
@@ -141,6 +143,7 @@ impl Ledger {
             uses: None,
             used: false,
             noted: false,
+            good: false,
             grows: false,
             dead: false,
         };
@@ -153,7 +156,7 @@ impl Ledger {
 
     /// What the server says of a token when it is looked up.
     pub(super) fn learn(&mut self, id: ParentId, asked: Moment, facts: Facts, chance: f64) {
-        self.ever_good = true;
+        self.is_good(id);
         if let Some(known) = self.known.get_mut(&id.0) {
             if known.asked {
                 known.looks = true;
@@ -176,8 +179,16 @@ impl Ledger {
     }
 
     /// The server has answered a call with the token.
-    pub(super) fn is_good(&mut self) {
+    pub(super) fn is_good(&mut self, id: ParentId) {
         self.ever_good = true;
+        if let Some(known) = self.known.get_mut(&id.0) {
+            known.good = true;
+        }
+    }
+
+    /// Whether the server has answered a call with the token.
+    pub(super) fn was_good(&self, id: ParentId) -> bool {
+        self.known.get(&id.0).is_some_and(|known| known.good)
     }
 
     /// Whether any token of this backend was good.
@@ -203,6 +214,7 @@ impl Ledger {
     /// The token that is used now was renewed; asked for at `asked`.
     pub(super) fn renewed(&mut self, id: ParentId, asked: Moment, grant: Grant, chance: f64) {
         let Some(known) = self.known.get_mut(&id.0) else { return };
+        known.good = true;
         let Some(lease) = &mut known.lease else { return };
         match (grant.life, lease.life()) {
             // What was looked up was the rest of its life; now it has a whole one.

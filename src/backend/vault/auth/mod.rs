@@ -94,10 +94,7 @@ impl Auth {
 
     /// The server has answered a call with `token`.
     pub(super) fn is_good(&self, token: &Token) {
-        let mut ledger = self.core.ledger();
-        if ledger.is_current(token.id) {
-            ledger.is_good();
-        }
+        self.core.ledger().is_good(token.id);
     }
 
     /// What is known of a token that something was made with.

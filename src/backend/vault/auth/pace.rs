@@ -51,6 +51,12 @@ impl Pause {
         pause
     }
 
+    /// A try went well as such, and may be of no use all the same: the next failure counts as one more.
+    pub(super) fn goes_on(&mut self) {
+        self.until = None;
+        self.error = None;
+    }
+
     /// A try went well.
     pub(super) fn over(&mut self) {
         *self = Self::default();

@@ -108,8 +108,8 @@ impl Core {
         }
     }
 
-    /// Asks the server what it knows of the token in use. [`Error::Forbidden`]: it is dead; `None`: nothing can be known.
-    pub(super) async fn look_up(&self, token: &Token, invalid: bool) -> Result<(), Error> {
+    /// Asks the server what it knows of a token; that it says nothing is taken note of as well. [`Error::Forbidden`]: it is dead.
+    pub(super) async fn look_up(&self, token: &Token) -> Result<(), Error> {
         let asked = self.clock.now();
         let call = Call::read(["auth", "token", "lookup-self"])?;
         let no_body = match self.wire.send_within(&call, &token.middleware).await {
@@ -127,11 +127,10 @@ impl Core {
                 Err(Error::Forbidden)
             }
             // No policy allows it, or the server has no such thing: so it says nothing of the token.
-            Error::Forbidden | Error::NotFound | Error::Status(400..=428 | 430..=499) if !invalid => {
+            Error::Forbidden | Error::NotFound | Error::Status(400 | 405) => {
                 self.change(|ledger, _| ledger.is_unknown(token.id));
                 Ok(())
             }
-            Error::Forbidden | Error::NotFound | Error::Status(400..=428 | 430..=499) => Ok(()),
             error => Err(error),
         }
     }
@@ -146,10 +145,15 @@ impl Core {
             Doubt::AskAfter(pause) => tokio::time::sleep(pause).await,
         }
         turn.asked = Some((token.id, self.clock.now()));
-        match self.look_up(token, invalid).await {
+        match self.look_up(token).await {
             Ok(()) => Ok(false),
             Err(Error::Forbidden) => {
                 self.is_dead_for_good(token);
+                // A login whose token is refused before it was of any use has failed: a standby that knows it later, or an
+                // address that tokens are not taken from. Else each call would make another.
+                if token.ours && !self.ledger().was_good(token.id) {
+                    turn.logins.failed(self.clock.now(), self.refused(), true, chance());
+                }
                 Ok(true)
             }
             Err(error) => Err(error),
@@ -209,7 +213,15 @@ impl Core {
         let server = self.wire.transport.origin();
         let (error, refused) = match approle::log_in(&self.wire, role, &mut turn.unwrapped).await {
             Ok(login) => {
-                turn.logins.over();
+                let useful = {
+                    let ledger = self.ledger();
+                    ledger.current().is_none_or(|before| !before.ours || ledger.was_good(before.id))
+                };
+                if useful {
+                    turn.logins.over()
+                } else {
+                    turn.logins.goes_on()
+                }
                 let middleware = self.wire.middleware(login.token);
                 self.change(|ledger, now| {
                     ledger.install(middleware, true, Some(login.facts), (asked, now), chance());

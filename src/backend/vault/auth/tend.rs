@@ -76,7 +76,7 @@ impl Auth {
             if let Some(until) = tending.unanswered.until().filter(|until| now < *until) {
                 return Some(until);
             }
-            match core.look_up(&token, false).await {
+            match core.look_up(&token).await {
                 Ok(()) => tending.unanswered.over(),
                 Err(Error::Forbidden) => core.is_dead_for_good(&token),
                 Err(error) => {

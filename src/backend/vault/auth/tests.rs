@@ -106,6 +106,27 @@ fn one_living_token() -> Server {
     })
 }
 
+/// Every login goes well, and no token that one gives is known.
+#[tokio::test]
+async fn logins_that_give_useless_tokens_make_no_flood() {
+    let server = Server::start(|path, _| match path {
+        "auth/approle/login" => login("t"),
+        _ => (403, INVALID.to_owned()),
+    });
+    let auth = server.auth(role());
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        if let Ok(token) = auth.token(Use::Read).await {
+            let error = auth.other_than(&token, true, Use::Read).await.err().unwrap();
+            assert!(!error.is_answer() && error.to_string().contains("the token is refused"), "{error}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // At 0, 1, 3 and perhaps 7 s, less what chance takes.
+    let logins = server.count("auth/approle/login");
+    assert!((2..=4).contains(&logins), "{logins}");
+}
+
 async fn is_denied(auth: &Auth, token: &Arc<Token>) -> NoBodyError {
     let call = Call::read(["denied"]).unwrap();
     let no_body = auth.wire().send(&call, &token.middleware).await.err().unwrap();
@@ -119,6 +140,7 @@ async fn a_token_that_died_is_followed_by_another_and_what_was_made_with_it_is_k
     let server = one_living_token();
     let auth = Arc::new(server.auth(role()));
     let first = auth.token(Use::Lease).await.unwrap();
+    auth.is_good(&first);
     assert_eq!(auth.parent(first.id), Parent::Current(None));
     let _ = tokio::time::timeout(Duration::from_millis(1), auth.parents_changed()).await;
     auth.wire().send(&Call::read(["revoke"]).unwrap(), &first.middleware).await.ok().unwrap();
