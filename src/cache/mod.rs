@@ -35,6 +35,7 @@ use crate::counters::Counters;
 use crate::freshness::Freshness;
 use crate::secret::{Secret, Version};
 pub use ahead::{Done, May};
+pub(crate) use ask::is_about_one_thing;
 pub use bookmark::Bookmark;
 pub use gate::Priority;
 use lane::Lane;
