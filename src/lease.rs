@@ -135,6 +135,10 @@ impl Lease {
         let longest = LONGEST_PAUSE.min(self.overlap(terms) / 3).max(FLOOR);
         let pause = doubled.min(longest).mul_f64(1.0 - 0.5 * part(chance)).max(FLOOR);
         self.not_before = now.plus(pause);
+        // A pause between renewals ends when the successor is due.
+        if let Some(last) = self.ends.map(|end| end.minus(self.overlap(terms))).filter(|last| now < *last) {
+            self.not_before = self.not_before.min(last.max(now.plus(FLOOR)));
+        }
     }
 
     /// The backend refuses to renew it: it lives to the end it has.

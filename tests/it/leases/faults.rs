@@ -16,7 +16,7 @@ use crate::support::postgres::{Postgres, database_role};
 use crate::support::samples::{Count, Samples};
 use crate::support::vault::Vault;
 
-const PACE: Duration = Duration::from_millis(100);
+pub(super) const PACE: Duration = Duration::from_millis(100);
 
 /// A `[[secret]]` of `database/creds/ROLE` at `/ROLE`.
 pub(super) fn declared(role: &str) -> String {
@@ -36,15 +36,15 @@ pub(super) fn works(mount: &Mount, postgres: &Postgres, role: &str) -> bool {
     }
 }
 
-fn seconds(count: u64) -> Duration {
+pub(super) fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-fn sleep(count: u64) {
+pub(super) fn sleep(count: u64) {
     std::thread::sleep(seconds(count));
 }
 
-fn none_failed(count: &Count, least: usize) {
+pub(super) fn none_failed(count: &Count, least: usize) {
     assert!(count.failures.is_empty(), "{:?}, the first {:?}", count.reasons(), count.failures.first());
     assert!(count.logins >= least, "only {} logins", count.logins);
 }
