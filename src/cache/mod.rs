@@ -76,7 +76,7 @@ pub struct Limits {
     pub freshness: Freshness,
     /// Bytes of answers held at most.
     pub max_bytes: u64,
-    /// Questions at once per backend; the rest queue.
+    /// Questions at once per backend; the rest queue. A secret that is made does not count after the first second.
     pub max_in_flight: usize,
     /// Questions per second per backend; the rest queue.
     pub max_rate: u32,
