@@ -255,6 +255,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_would_end_is_no_further_than_a_second_from_the_end_of_an_outage() {
+        let mut breaker = opened(at(0));
+        let mut now = 0;
+        for _ in 0..20 {
+            now += 1000;
+            assert_eq!(breaker.admit(at(now), Priority::Lease), Admission::Go { probe: true });
+            breaker.ended(at(now), true, failed(), 0.0);
+            assert_eq!(
+                breaker.admits(at(now + 999), Priority::Lease),
+                Admission::No { until: at(now + 1000) }
+            );
+        }
+        assert!(matches!(breaker.admits(at(now + 1000), Priority::Ahead), Admission::No { .. }));
+    }
+
+    #[test]
     fn a_probe_that_nobody_waits_for_leaves_the_place_to_the_next() {
         let mut breaker = opened(at(0));
         assert_eq!(breaker.admit(at(1000), Priority::Reader), Admission::Go { probe: true });

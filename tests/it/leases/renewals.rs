@@ -70,7 +70,7 @@ fn drill(vault: &Vault, postgres: &Postgres, trouble: &Trouble) {
     let count = samples.stop();
     let healed = Instant::now();
     let made = between.requests(&format!("database/creds/{role}")).len();
-    println!("{role}: {} logins, {:?}; {made} leases", count.logins, count.reasons());
+    eprintln!("{role}: {} logins, {:?}; {made} leases", count.logins, count.reasons());
     // Where the server asks to be left alone a lease may end meanwhile. It is not shown then.
     assert!(!count.reasons().contains_key(REFUSED), "{role}: {:?}", count.failures);
     if rest.is_zero() {
