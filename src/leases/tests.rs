@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod model;
+mod regressions;
+mod slow;
 
 use std::time::Duration;
 
@@ -25,12 +27,16 @@ fn of(path: &str) -> SecretRef {
 }
 
 fn world_with(role: Role, limits: Limits, terms: Terms) -> World {
+    world_over(cache::Limits::default(), role, limits, terms)
+}
+
+fn world_over(of_cache: cache::Limits, role: Role, limits: Limits, terms: Terms) -> World {
     let clock = Clock::manual();
     clock.advance(Duration::from_secs(1000));
     let mint = Arc::new(Mint::new(clock.clone()));
     mint.role(ROLE, role);
     let source = Source { name: "test".into(), backend: mint.clone() };
-    let cache = Arc::new(SecretCache::new(vec![source], cache::Limits::default(), clock.clone()));
+    let cache = Arc::new(SecretCache::new(vec![source], of_cache, clock.clone()));
     let mut named = Demand::default();
     named.parameters.insert("name".to_owned(), "other".into());
     let leases = Leases::new(cache, vec![named], vec![limits], Box::new(move |_| terms));
