@@ -13,7 +13,7 @@ use crate::support::mount::{Mount, Plan};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 
 /// A mount of `server` by a configuration whose backend `v` is told `login`, and which goes on with `rest`.
-fn mount_with(server: &Vault, login: &str, rest: &str) -> Plan {
+pub fn mount_with(server: &Vault, login: &str, rest: &str) -> Plan {
     let plan = Mount::of("");
     let mut text = format!("[backend.v]\ntype = \"vault\"\naddress = \"{}\"\n{login}\n", server.address);
     let _ = write!(text, "{rest}");
