@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::page::{Step, matches};
-use crate::support::mount::{Mount, possible, run};
+use crate::support::mount::{Mount, possible, run, wait_until};
 use crate::support::postgres::{Postgres, SUPERUSER_PASSWORD};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 use crate::support::{available, program};
@@ -122,10 +122,20 @@ impl Stage {
             assert_eq!(mount.stop(), Some(0), "{}", mount.log());
             let _ = write!(log, "{}", mount.log());
         } else {
-            // Nothing is there where all went well.
-            let _ = Command::new("umount").arg("-l").arg(self.file("run")).stderr(Stdio::null()).status();
+            self.end_own_mount();
         }
         Outcome { failed, log }
+    }
+
+    /// Ends what the commands of the page have mounted and not unmounted, and waits for its program: the next one is mounted at the
+    /// same place.
+    fn end_own_mount(&self) {
+        let (_, status) = self.shell(&self.here("secretfs status --json /run/db"));
+        let status: Value = serde_json::from_str(&status).unwrap_or_default();
+        if let Some(pid) = status["mounts"][0]["pid"].as_u64() {
+            self.shell(&self.here("secretfs unmount --lazy /run/db"));
+            wait_until("its program ends", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        }
     }
 
     /// How many tokens live that logins have made.
