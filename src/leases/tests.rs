@@ -304,3 +304,23 @@ async fn what_is_on_its_way_while_the_old_one_is_revoked_is_made_once() {
     assert_eq!(world.mint.made().len(), 2);
     assert!(!world.mint.is_good(0) && world.mint.is_good(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_being_made_at_the_end_of_the_mount_is_told() {
+    let world = world();
+    world.mint.delay(Duration::from_secs(3600));
+    let role = of(ROLE);
+    let open = world.run(world.leases.open(&role));
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let ended = world.leases.revoke_all(Duration::from_secs(5));
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            world.clock.advance(Duration::from_secs(6));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! { left = ended => left, () = later => unreachable!() }
+    };
+    let left = tokio::select! { biased; left = end => left, _ = open => panic!("it takes an hour") };
+    assert_eq!(left, [NotRevoked { of: role.clone(), error: Error::TimedOut(Duration::from_secs(5)) }]);
+}
