@@ -25,7 +25,7 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request, TimeOrNow,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::errno::Failure;
 use crate::fs::{Attributes, Caller, HandleNo, Opened, SecretFs};
@@ -49,7 +49,7 @@ struct Adapter {
     directories: Directories,
     invalidate: Arc<OnceLock<Invalidate>>,
     own: Arc<Own>,
-    over: Arc<Notify>,
+    over: Arc<watch::Sender<bool>>,
 }
 
 impl Filesystem for Adapter {
@@ -70,7 +70,7 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.over.notify_one();
+        self.over.send_replace(true);
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -17,7 +17,7 @@ use crate::support::mount::{Mount, Plan};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 
 /// A mount of `server` by a configuration whose backend `v` is told `login`, and which goes on with `rest`.
-fn mount_with(server: &Vault, login: &str, rest: &str) -> Plan {
+pub fn mount_with(server: &Vault, login: &str, rest: &str) -> Plan {
     mount_at(&server.address, login, rest)
 }
 

@@ -35,5 +35,6 @@ mod systemd_unit;
 mod tidy;
 mod users;
 mod vault;
+mod vault_docs;
 mod versions;
 mod watch;
