@@ -10,6 +10,7 @@ pub mod environment;
 mod explain;
 mod failure;
 mod flush;
+mod hidden;
 mod import;
 mod in_mount;
 mod key_values;
