@@ -1,6 +1,7 @@
 //! Owns `secretfs mount`: its arguments, and the way from them to a running mount.
 //! Does not know how a mount is made or served.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,7 +55,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
     let announce = arguments.announce;
     if arguments.daemon && !announce {
-        return background::start();
+        // As they stand after the command: --announce outdoes a --daemon among them, however it is spelled (`-d`, `-do ro`).
+        return background::start(OsStr::new("mount"), std::env::args_os().skip(2));
     }
     let file = arguments.config.clone();
     let plan = planned(arguments, environment)?;
