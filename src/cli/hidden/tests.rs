@@ -1,4 +1,5 @@
-//! Owns the promises about what a mount may not hide. Does not know bind mounts: tests/it/mount/hidden.rs makes them.
+//! Owns the promises about what a mount may not hide.
+//! Does not know bind mounts: tests/it/mount/hidden.rs makes them.
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
