@@ -87,11 +87,66 @@ pub fn source_option(source: &str) -> String {
     SOURCE_PREFIX.chars().chain(source.chars().map(plain)).collect()
 }
 
+/// Every mount that this process can see, whoever made it.
+pub struct Table(Vec<Seen>);
+
+/// Which part of which filesystem is seen where.
+struct Seen {
+    device: String,
+    root: PathBuf,
+    at: PathBuf,
+}
+
+/// A place in a filesystem: the same for all the names that bind mounts give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    device: String,
+    path: PathBuf,
+}
+
+impl Table {
+    /// As it is now.
+    ///
+    /// # Errors
+    /// As for [`ours`].
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::parse(&std::fs::read("/proc/self/mountinfo")?))
+    }
+
+    fn parse(table: &[u8]) -> Self {
+        let seen = |line: &[u8]| {
+            let fields = fields(line);
+            let path = |at: usize| Some(OsString::from_vec(unescape(fields.get(at)?)).into());
+            let device = String::from_utf8_lossy(fields.get(2)?).into_owned();
+            Some(Seen { device, root: path(3)?, at: path(4)? })
+        };
+        Self(table.split(|b| *b == b'\n').filter_map(seen).collect())
+    }
+
+    /// Where `path` (absolute, without links) lies; nothing where the table does not say it.
+    pub fn location(&self, path: &Path) -> Option<Location> {
+        let holding = self.0.iter().filter(|seen| path.starts_with(&seen.at));
+        // Of mounts at the same place the last one covers the others.
+        let seen = holding.max_by_key(|seen| seen.at.as_os_str().len())?;
+        let below = path.strip_prefix(&seen.at).ok()?;
+        // Joined with nothing a path gets a slash at its end, which a file cannot have.
+        let path = if below.as_os_str().is_empty() { seen.root.clone() } else { seen.root.join(below) };
+        Some(Location { device: seen.device.clone(), path })
+    }
+}
+
+impl Location {
+    /// Whether it is `folder` or lies below it.
+    pub fn is_in(&self, folder: &Self) -> bool {
+        self.device == folder.device && self.path.starts_with(&folder.path)
+    }
+}
+
 /// proc(5), /proc/pid/mountinfo: fields 3 (device), 4 (root), 5 (mount point), and after ` - ` the type, the source and the
 /// options of the superblock.
 fn parse(table: &[u8]) -> Vec<Mount> {
     let line = |line: &[u8]| {
-        let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+        let fields = fields(line);
         let dash = fields.iter().position(|field| *field == b"-")?;
         let device = String::from_utf8_lossy(fields.get(2)?).into_owned();
         let at = unescape(fields.get(4)?);
@@ -111,6 +166,10 @@ fn parse(table: &[u8]) -> Vec<Mount> {
         })
     };
     table.split(|b| *b == b'\n').filter_map(line).collect()
+}
+
+fn fields(line: &[u8]) -> Vec<&[u8]> {
+    line.split(|b| *b == b' ').collect()
 }
 
 /// The kernel writes space, tab, newline and backslash as `\` and three octal digits.
@@ -133,6 +192,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -150,6 +210,24 @@ mod tests {
         assert_eq!(found.last().map(|m| m.device.as_str()), Some("0:51"));
         assert_eq!(found.last().map(|m| (m.root.clone(), m.owner)), Some((PathBuf::from("/a b"), 1000)));
         assert_eq!(found.first().map(|m| (m.root.clone(), m.owner)), Some((PathBuf::from("/"), 0)));
+    }
+
+    #[test]
+    fn a_place_is_the_same_whatever_bind_mounts_call_it() {
+        let table = Table::parse(
+            b"27 1 254:0 / / rw - ext4 /dev/vda rw\n\
+            30 27 254:0 /data/a /alias rw - ext4 /dev/vda rw\n\
+            31 27 254:0 /data/a/file /one\\040file rw - ext4 /dev/vda rw\n\
+            32 27 0:40 / /data/a/tmp rw - tmpfs tmpfs rw\n",
+        );
+        let at = |path: &str| table.location(Path::new(path)).unwrap();
+        assert_eq!(at("/alias/mnt"), at("/data/a/mnt"));
+        assert_eq!(at("/alias"), at("/data/a"));
+        assert_eq!(at("/one file"), at("/alias/file"));
+        assert!(at("/alias/mnt/x").is_in(&at("/data/a/mnt")) && at("/one file").is_in(&at("/data")));
+        assert!(!at("/alias/mnt").is_in(&at("/data/a/mnt/x")) && !at("/alias2").is_in(&at("/alias")));
+        assert!(!at("/data/a/tmp/x").is_in(&at("/data/a")), "another filesystem");
+        assert!(Table::parse(b"").location(Path::new("/")).is_none());
     }
 
     #[test]

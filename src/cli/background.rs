@@ -1,7 +1,9 @@
 //! Owns `--daemon`: a second process that serves, and a first one that waits until it is ready.
 //! Does not know what is served.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -11,16 +13,15 @@ use super::failure::Failure;
 /// What the second process says when programs can use the mount.
 const READY: &[u8] = b"ready\n";
 
-/// Starts this program again with `--announce`, and returns when its mount is ready. When it is
+/// Starts this program again with `command --announce arguments`, and returns when its mount is ready. When it is
 /// not to be, the reason has been printed already (standard error is shared) and its exit code is ours.
-pub(super) fn start() -> Result<(), Failure> {
+pub(super) fn start(command: &OsStr, arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::io(format!("cannot start in the background: {error}"));
-    // The first argument is the command, `mount`. The others stay as they are: --announce outdoes a --daemon among them,
-    // however it is spelled (`-d`, `-do allow_other`).
-    let mut arguments = std::env::args_os().skip(1);
     let program = std::env::current_exe().map_err(cannot)?;
     let mut child = Command::new(program)
-        .args(arguments.next())
+        // Where the file itself has the name of the helper of mount(8) this one is no helper.
+        .arg0("secretfs")
+        .arg(command)
         .arg("--announce")
         .args(arguments)
         .stdin(Stdio::inherit())

@@ -10,6 +10,8 @@ pub mod environment;
 mod explain;
 mod failure;
 mod flush;
+mod helper;
+mod hidden;
 mod import;
 mod in_mount;
 mod key_values;
@@ -74,13 +76,23 @@ pub fn run() -> ExitCode {
     // First of all: no core file, no reader of our memory, whatever the command.
     logging::start();
     crate::daemon::harden();
+    let mut words = std::env::args_os();
+    if helper::is_meant(words.next().as_deref()) {
+        return match helper::run(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => fail(&failure, helper::exit_code(&failure)),
+        };
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return fail(&Failure::usage(usage(&error))),
+        Err(error) => {
+            let failure = Failure::usage(usage(&error));
+            return fail(&failure, failure.code());
+        }
     };
     let environment = Environment::of_process();
     let result = match arguments.command {
@@ -97,15 +109,15 @@ pub fn run() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => fail(&failure),
+        Err(failure) => fail(&failure, failure.code()),
     }
 }
 
-fn fail(failure: &Failure) -> ExitCode {
+fn fail(failure: &Failure, code: u8) -> ExitCode {
     for line in failure.to_string().lines() {
         let _ = writeln!(std::io::stderr(), "secretfs: {line}");
     }
-    ExitCode::from(failure.code())
+    ExitCode::from(code)
 }
 
 /// What is wrong in one line, from clap's several: its first sentence, what is missing, and its tip.

@@ -1,18 +1,19 @@
 //! Owns `secretfs mount`: its arguments, and the way from them to a running mount.
 //! Does not know how a mount is made or served.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::background;
 use super::environment::Environment;
 use super::failure::Failure;
+use super::hidden;
 use super::options::MountOptions;
 use super::plan::{plan, settings_of};
 use super::store_key::KeyOptions;
-use crate::backend::vault::{AppRole, RoleId, TokenSource};
 use crate::config::units;
-use crate::daemon::{self, BackendPlan, Plan};
+use crate::daemon::{self, Plan};
 use crate::{config, mounts};
 
 /// `secretfs mount SOURCE MOUNTPOINT`, `secretfs mount --config FILE [MOUNTPOINT]`.
@@ -54,10 +55,13 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
     let announce = arguments.announce;
     if arguments.daemon && !announce {
-        return background::start();
+        // As they stand after the command: --announce outdoes a --daemon among them, however it is spelled (`-d`, `-do ro`).
+        return background::start(OsStr::new("mount"), std::env::args_os().skip(2));
     }
+    let file = arguments.config.clone();
     let plan = planned(arguments, environment)?;
-    check_mountpoint(&plan.mountpoint, &plan.backends)?;
+    let at = check_mountpoint(&plan.mountpoint)?;
+    hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
     daemon::serve(plan, || if announce { background::announce() } else { Ok(()) }).map_err(Into::into)
 }
 
@@ -100,7 +104,8 @@ pub(super) fn load(file: &Path) -> Result<config::Settings, Failure> {
     Ok(loaded.settings)
 }
 
-fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(), Failure> {
+/// That a mount can be made there; the place without links.
+fn check_mountpoint(at: &Path) -> Result<PathBuf, Failure> {
     match at.metadata() {
         Ok(found) if !found.is_dir() => {
             return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
@@ -126,42 +131,12 @@ fn check_mountpoint(at: &Path, backends: &[(String, BackendPlan)]) -> Result<(),
             at.display()
         )));
     }
-    // A file below the mountpoint would be looked for in the mount itself, which would ask for the file: a circle.
-    let hidden = backends.iter().flat_map(|(_, backend)| needed_files(backend)).find(|file| {
-        let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
-        folder.is_some_and(|folder| folder.starts_with(&at))
-    });
-    match hidden {
-        Some(file) => Err(Failure::usage(format!(
-            "the mount would hide {}, which it needs: mount somewhere else, or move the file",
-            file.display()
-        ))),
-        None => Ok(()),
-    }
+    Ok(at)
 }
 
 fn gone(at: &Path) -> Failure {
     let at = at.display();
     Failure::usage(format!("{at} is a mount whose program is gone: run `secretfs unmount {at}` first"))
-}
-
-/// The files that a backend opens again and again while it serves.
-fn needed_files(backend: &BackendPlan) -> Vec<&Path> {
-    match backend {
-        BackendPlan::Store(store) => vec![&store.file],
-        BackendPlan::Vault(vault) => match &vault.token {
-            TokenSource::File(file) => vec![file],
-            TokenSource::AppRole(AppRole { role_id, secret_id, .. }) => {
-                let role = match role_id {
-                    RoleId::File(file) => Some(file.as_path()),
-                    RoleId::Literal(_) => None,
-                };
-                role.into_iter().chain(secret_id.iter().map(|secret_id| secret_id.file.as_path())).collect()
-            }
-            TokenSource::Literal(_) | TokenSource::Absent => vec![],
-        },
-        BackendPlan::Aws(_) => vec![],
-    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -170,26 +145,4 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn duration_or_zero(text: &str) -> Result<Duration, String> {
     units::duration_or_zero(text).map_err(|bad| bad.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::vault::{Config, SecretId};
-
-    #[test]
-    fn the_files_of_a_login_are_needed_while_the_mount_serves() {
-        let needed = |token| {
-            let plan = BackendPlan::Vault(Config { token, ..Config::default() });
-            needed_files(&plan).into_iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
-        };
-        let approle = |role_id, secret_id: Option<&str>| {
-            let secret_id = secret_id.map(|file| SecretId { file: file.into(), wrapped: false });
-            TokenSource::AppRole(AppRole { mount: "approle".to_owned(), role_id, secret_id })
-        };
-        assert_eq!(needed(TokenSource::File("/t".into())), ["/t"]);
-        assert_eq!(needed(approle(RoleId::File("/r".into()), Some("/s"))), ["/r", "/s"]);
-        assert_eq!(needed(approle(RoleId::Literal("r".to_owned()), Some("/s"))), ["/s"]);
-        assert!(needed(approle(RoleId::Literal("r".to_owned()), None)).is_empty());
-    }
 }

@@ -37,6 +37,9 @@ const KNOWN: [(&str, Takes); 15] = [
     ("nofail", Takes::Nothing),
 ];
 
+/// What no mount of ours can be.
+const NEVER: [&str; 5] = ["rw", "suid", "dev", "exec", "atime"];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Nothing,
@@ -53,10 +56,15 @@ impl MountOptions {
         Ok(options)
     }
 
+    /// Whether something is said about an option of this name: what it does, or why it cannot be.
+    pub(super) fn knows(name: &str) -> bool {
+        NEVER.contains(&name) || KNOWN.iter().any(|(known, _)| *known == name)
+    }
+
     fn take(&mut self, option: &str) -> Result<(), Failure> {
         let (name, value) =
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        if matches!(name, "rw" | "suid" | "dev" | "exec" | "atime") {
+        if NEVER.contains(&name) {
             return Err(Failure::usage(format!(
                 "-o {name}: a mount of secrets is always ro,nosuid,nodev,noexec,noatime"
             )));

@@ -60,6 +60,13 @@ pub(super) fn places(owner: u32, device: &str, runtime: Option<&OsStr>) -> Vec<P
     places
 }
 
+/// The folder that a mount of ours puts its socket into, where it can be had.
+pub fn folder() -> Option<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR");
+    let places = places(rustix::process::geteuid().as_raw(), "", runtime.as_deref());
+    places.first().and_then(|place| place.parent()).map(Path::to_owned)
+}
+
 /// Puts a socket for the mount with this device number where its clients look for it.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 
 mod check;
 mod harden;
+mod kernel_timeout;
 mod plan;
 mod signals;
 mod watchers;
@@ -112,6 +113,9 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         let _runtime = runtime.enter();
         Signals::catch()?
     };
+    if let Some(warning) = kernel_timeout::warning(deadline) {
+        tracing::warn!("{warning}");
+    }
     let options = fuse::Options { source, allow_other, deadline, threads };
     let at = mountpoint.display().to_string();
     let mut mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())

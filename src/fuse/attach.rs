@@ -34,6 +34,8 @@ pub(super) fn make(at: &Path, source: &str, allow_other: bool) -> io::Result<Det
     let set = |key: &str, value: String| rustix::mount::fsconfig_set_string(wanted.as_fd(), key, value);
     // Documentation/filesystems/fuse.rst: the four that must be given.
     set("source", cut(source))?;
+    // The type that mount(8), findmnt(8) and fstab(5) know it by: fuse.secretfs.
+    set("subtype", "secretfs".to_owned())?;
     set("fd", requests.as_raw_fd().to_string())?;
     set("rootmode", format!("{mode:o}"))?;
     set("user_id", rustix::process::getuid().as_raw().to_string())?;

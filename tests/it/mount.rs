@@ -6,6 +6,8 @@ mod background;
 mod changes;
 mod copies;
 mod directories;
+mod fstab;
+mod hidden;
 mod lifecycle;
 mod names;
 mod permissions;
