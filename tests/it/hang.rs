@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,19 +24,29 @@ use crate::support::mount::{Mount, wait_until};
 const WARM: usize = 20;
 const COLD: usize = 1200;
 
-/// A mount of a Vault that can become a black hole: the secrets `warm-N` and `cold-N` with the field `k`, the folders `folder-N`.
+/// Held by each of these tests: they measure, and what they measure is not each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// A mount of a Vault that can become a black hole: the secrets `warm-N` and `cold-N` with the
+/// field `k`, the folders `folder-N`.
 struct Hole {
     mount: Mount,
     /// While it is set nothing is answered.
     open: Arc<AtomicBool>,
     /// Requests that were not answered.
     swallowed: Arc<AtomicUsize>,
+    closed: AtomicUsize,
     _fake: Fake,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Hole {
     /// `settings` as they stand in `[mount]`. All that is warm has been read, and the directory has been listed.
     fn new(settings: &str) -> Self {
+        let alone = alone();
         let (open, swallowed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (swallows, count) = (open.clone(), swallowed.clone());
         let fake = Fake::start_keeping(move |request| {
@@ -48,11 +58,13 @@ impl Hole {
                 (path, false) if path[0] == "sys" => fake_vault::kv2("kv"),
                 (path, true) if path.len() == 2 => fake_vault::keys(&names()),
                 (_, true) => fake_vault::keys(&["in-a-folder".into()]),
+                // The versions of a folder at once: not a Vault that can.
+                (path, false) if path.len() == 2 => fake_vault::error(404),
                 (path, false) => fake_vault::secret(&json!({"k": format!("canary-{}", path[2])})),
             }
         });
         let mount = mounted(&fake, settings, "[[tree]]\npath = \"/\"\nbackend = \"b\"\nsource = \"kv\"\n");
-        let hole = Self { mount, open, swallowed, _fake: fake };
+        let hole = Self { mount, open, swallowed, closed: AtomicUsize::new(0), _fake: fake, _alone: alone };
         assert_eq!(hole.mount.ls("").unwrap().len(), names().len());
         for number in 0..WARM {
             hole.mount.read(&warm(number)).unwrap();
@@ -65,10 +77,11 @@ impl Hole {
         self.open.store(true, Ordering::SeqCst);
     }
 
-    /// Answers again, and returns when a secret that nobody had read before can be read.
-    fn close(&self, cold: usize) {
+    /// Answers again, and returns when secrets that nobody had read before can be read.
+    fn close(&self) {
         self.open.store(false, Ordering::SeqCst);
-        wait_until("it answers again", || self.mount.read(&self::cold(cold)).is_ok());
+        let number = self.closed.fetch_add(1, Ordering::SeqCst);
+        wait_until("it answers again", || self.mount.read(&format!("heal-{number}/k")).is_ok());
     }
 
     fn swallowed(&self) -> usize {
@@ -77,7 +90,7 @@ impl Hole {
 }
 
 fn names() -> Vec<Value> {
-    let kinds = [("warm-", WARM, ""), ("cold-", COLD, ""), ("folder-", 20, "/")];
+    let kinds = [("warm-", WARM, ""), ("cold-", COLD, ""), ("heal-", 100, ""), ("folder-", 20, "/")];
     let names = |(kind, count, end)| (0..count).map(move |number| format!("{kind}{number}{end}").into());
     kinds.into_iter().flat_map(names).collect()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{mounted, not_slower_than_twice, p99, reads, spawned, timed};
+use super::{alone, mounted, not_slower_than_twice, p99, reads, spawned, timed};
 use crate::support::available;
 use crate::support::fake::{Fake, Reply};
 use crate::support::fake_vault::{self, asked, data, error};
@@ -37,6 +37,8 @@ impl Street {
                 let names = (0..NEIGHBOURS).map(|number| format!("s{number}").into());
                 fake_vault::keys(&names.chain(["hung".into()]).collect::<Vec<_>>())
             }
+            // The versions of a folder at once: not a Vault that can.
+            (path, _) if path.len() == 2 => error(404),
             (path, _) if path[2] == "hung" => Reply::Silence,
             (path, _) => {
                 let version = now.load(Ordering::SeqCst);
@@ -112,6 +114,7 @@ impl Street {
 #[test]
 fn one_hung_path_and_a_thousand_rotations_beside_it_delay_nobody_else() {
     let Some(()) = available("mount", possible()) else { return };
+    let _alone = alone();
     let street = Street::new();
     let folders: Vec<_> = (0..NEIGHBOURS)
         .map(|number| (format!("s{number}"), street.mount.path(&format!("s{number}"))))
@@ -154,7 +157,9 @@ impl Roles {
             let (path, lists) = asked(request);
             let words: Vec<&str> = path.iter().map(String::as_str).collect();
             match (words.as_slice(), lists) {
-                (["sys", "internal", .., "kv"] | ["sys", "internal", .., "kv", _], _) => fake_vault::kv2("kv"),
+                (["sys", "internal", .., "kv"] | ["sys", "internal", .., "kv", _], _) => {
+                    fake_vault::kv2("kv")
+                }
                 (["sys", "internal", ..], _) => data(&json!({"path": "database/", "type": "database"})),
                 (["database", "creds", role], _) if role.starts_with("slow") => {
                     slow.fetch_add(1, Ordering::SeqCst);
@@ -193,6 +198,7 @@ impl Roles {
 #[test]
 fn a_role_whose_database_never_answers_delays_no_other_lease_and_no_kv_secret() {
     let Some(()) = available("mount", possible()) else { return };
+    let _alone = alone();
     let roles = Roles::new();
     let mount = &roles.mount;
     // What an open costs where nobody waits.
@@ -208,12 +214,12 @@ fn a_role_whose_database_never_answers_delays_no_other_lease_and_no_kv_secret() 
         let slow: Vec<_> = (0..Roles::SLOW)
             .map(|number| scope.spawn(move || timed(mount, &format!("db/slow{number}/password"))))
             .collect();
-        wait_until("all slow roles are asked", || {
-            roles.asked_for_slow.load(Ordering::SeqCst) >= Roles::SLOW
-        });
+        wait_until("all slow roles are asked", || roles.asked_for_slow.load(Ordering::SeqCst) >= Roles::SLOW);
         let leases = longest(&mut (5..Roles::FAST).map(|number| format!("db/fast{number}/password")));
         let kv = longest(&mut (50..200).map(|number| format!("kv/s{number}/k")));
-        eprintln!("the slowest lease {usual:?}, beside hung roles {leases:?}; KV secret {usual_kv:?}, {kv:?}");
+        eprintln!(
+            "the slowest lease {usual:?}, beside hung roles {leases:?}; KV secret {usual_kv:?}, {kv:?}"
+        );
         assert!(leases < Duration::from_secs(2) && kv < Duration::from_secs(2), "{leases:?}, {kv:?}");
         assert!(slow.iter().all(|reader| !reader.is_finished()), "nobody waited any more");
         assert!(mount.ls("db").unwrap().len() == Roles::SLOW + Roles::FAST);

@@ -67,6 +67,7 @@ fn gone_after(readers: &mut [Child], signal: Signal) -> Duration {
 fn all_are_gone_soon(hole: &Hole, signal: Signal, which: impl Fn(usize) -> usize) {
     let mut took = Vec::new();
     for _ in 0..3 {
+        hole.open();
         let mut readers: Vec<_> = (0..READERS).map(|number| reader(hole, which(number))).collect();
         all_wait(&readers);
         let before = states(&readers);
@@ -75,6 +76,8 @@ fn all_are_gone_soon(hole: &Hole, signal: Signal, which: impl Fn(usize) -> usize
         eprintln!("{READERS} readers ({before}), {signal:?}: gone after {time:?}");
         assert_eq!(left, "", "reaped, and there is no process any more");
         took.push(time);
+        // Of readers that had waited for a second it has learnt that nobody answers, and would let the next ones go at once.
+        hole.close();
         if time <= SOON {
             return;
         }
@@ -86,7 +89,6 @@ fn all_are_gone_soon(hole: &Hole, signal: Signal, which: impl Fn(usize) -> usize
 fn a_hundred_waiting_readers_are_gone_a_quarter_of_a_second_after_sigkill_and_sigint() {
     let Some(()) = available("mount", possible()) else { return };
     let hole = Hole::new("deadline = \"120s\"");
-    hole.open();
     all_are_gone_soon(&hole, Signal::KILL, |number| number);
     all_are_gone_soon(&hole, Signal::INT, |number| 200 + number);
     // And once more after those: an interrupted request changes how the kernel waits for all that follow.
@@ -97,7 +99,6 @@ fn a_hundred_waiting_readers_are_gone_a_quarter_of_a_second_after_sigkill_and_si
 fn a_hundred_readers_of_one_unknown_name_are_gone_as_soon_when_all_are_killed() {
     let Some(()) = available("mount", possible()) else { return };
     let hole = Hole::new("deadline = \"120s\"");
-    hole.open();
     all_are_gone_soon(&hole, Signal::KILL, |_| 0);
     all_are_gone_soon(&hole, Signal::INT, |_| 1);
 }
