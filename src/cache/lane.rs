@@ -84,13 +84,14 @@ impl Lane {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let came = self.clock.now();
         loop {
             let verdict = self.verdict.notified();
             tokio::pin!(verdict);
             // From here on a verdict is not missed.
             verdict.as_mut().enable();
             match self.admits(asker) {
-                Admission::No { until } => return Err(self.withheld(until)),
+                Admission::No { until } => return Err(self.withheld(came, until)),
                 Admission::Wait => {
                     verdict.await;
                     continue;
@@ -102,7 +103,7 @@ impl Lane {
             let now = self.clock.now();
             let admission = self.breaker().admit(now, asker);
             match admission {
-                Admission::No { until } => return Err(self.withheld(until)),
+                Admission::No { until } => return Err(self.withheld(came, until)),
                 Admission::Wait => continue,
                 Admission::Go { probe } => {
                     let mut question = Asked { lane: self, probe, began: now, ended: false };
@@ -160,9 +161,15 @@ impl Lane {
         self.breaker.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn withheld(&self, until: Moment) -> Error {
+    /// The error of somebody who came at `came` and may not ask. Who has waited, behind others that had no answer, has had none.
+    fn withheld(&self, came: Moment, until: Moment) -> Error {
         self.counters.calls_withheld.count();
-        let last = self.breaker().last_error().map(ToString::to_string).unwrap_or_default();
+        let last = self.breaker().last_error().cloned();
+        let waited = self.clock.now().since(came);
+        if waited >= UNANSWERED && matches!(last, Some(Error::TimedOut(_))) {
+            return Error::TimedOut(Duration::from_secs(waited.as_secs()));
+        }
+        let last = last.as_ref().map(ToString::to_string).unwrap_or_default();
         let wait = Duration::from_millis(until.since(self.clock.now()).as_millis().try_into().unwrap_or(0));
         Error::Unreachable(format!(
             "asked again in {}; the last time: {last}",

@@ -15,6 +15,7 @@ use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
 use super::touch::{self, Own, Teller};
+use super::unanswered::Unanswered;
 use super::{Adapter, attach};
 use crate::fs::SecretFs;
 use crate::mounts;
@@ -68,6 +69,7 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
     let adapter = Adapter {
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
+        unanswered: Unanswered::new(options.deadline),
         directories: Directories::default(),
         invalidate: Arc::clone(&invalidate),
         own: own.clone(),

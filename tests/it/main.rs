@@ -19,6 +19,7 @@ mod docs;
 mod docs_config;
 mod faults;
 mod freshness;
+mod hang;
 mod hooks;
 mod hostile;
 mod hygiene;
