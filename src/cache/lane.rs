@@ -24,6 +24,17 @@ const LONGEST_FOR_MANY: Duration = Duration::from_secs(60);
 /// more: others have questions that are answered at once.
 const LONGEST_PLACE: Duration = Duration::from_secs(1);
 
+/// How long a question may go without an answer.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// It is given up then.
+    For(Duration),
+    /// Until who asks has no more time. It keeps its place: there are never more at once than may be.
+    OfWhoAsks,
+    /// As long as it takes; its place is given back after [`LONGEST_PLACE`].
+    ToTheEnd,
+}
+
 /// One backend, its door and its health.
 pub(super) struct Lane {
     pub(super) source: Source,
@@ -51,8 +62,9 @@ impl Lane {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let limit = (asker >= Priority::Lease).then_some(LONGEST_AHEAD);
-        self.call_within(asker, limit, ask).await
+        let patience =
+            if asker >= Priority::Lease { Patience::For(LONGEST_AHEAD) } else { Patience::OfWhoAsks };
+        self.call_within(asker, patience, ask).await
     }
 
     /// As [`Self::call`], ahead of need, for what takes several requests.
@@ -60,7 +72,7 @@ impl Lane {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.call_within(Priority::Ahead, Some(LONGEST_FOR_MANY), ask).await
+        self.call_within(Priority::Ahead, Patience::For(LONGEST_FOR_MANY), ask).await
     }
 
     /// As [`Self::call`], however long the answer takes; one that is slow counts no more as one of so many at once.
@@ -72,13 +84,13 @@ impl Lane {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.call_within(asker, None, ask).await
+        self.call_within(asker, Patience::ToTheEnd, ask).await
     }
 
     async fn call_within<T, F>(
         &self,
         asker: Priority,
-        limit: Option<Duration>,
+        patience: Patience,
         ask: impl FnOnce() -> F,
     ) -> Result<T, Error>
     where
@@ -107,12 +119,13 @@ impl Lane {
                 Admission::Wait => continue,
                 Admission::Go { probe } => {
                     let mut question = Asked { lane: self, probe, began: now, ended: false };
-                    let result = match limit {
-                        Some(limit) => {
+                    let result = match patience {
+                        Patience::For(limit) => {
                             let answer = tokio::time::timeout(limit, ask()).await;
                             answer.unwrap_or(Err(Error::TimedOut(limit)))
                         }
-                        None => {
+                        Patience::OfWhoAsks => ask().await,
+                        Patience::ToTheEnd => {
                             let asking = ask();
                             tokio::pin!(asking);
                             match tokio::time::timeout(LONGEST_PLACE, &mut asking).await {
