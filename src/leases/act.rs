@@ -295,8 +295,10 @@ impl Leases {
                     if error.is_answer() {
                         held.lease.cannot_grow();
                     }
-                    // From when it was asked: one that got no answer has waited already.
-                    held.lease.failed(&(self.terms)(of), asked.0, chance());
+                    // One that got no answer has waited already.
+                    let now = self.cache.clock().now();
+                    let from = if matches!(error, Error::TimedOut(_)) { asked.0 } else { now };
+                    held.lease.failed(&(self.terms)(of), from, chance());
                 }
             }
         });

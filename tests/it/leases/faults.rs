@@ -237,3 +237,30 @@ fn credentials_are_served_while_the_server_is_sealed_and_renewed_when_it_is_not(
     assert_eq!(mount.stop(), Some(0));
     assert_eq!(postgres.roles(), Vec::<String>::new());
 }
+
+#[test]
+fn what_ends_while_the_server_is_sealed_is_shown_up_to_then_and_made_again_when_it_is_unsealed() {
+    let (vault, postgres) = servers!();
+    database_role(&vault, &postgres, "database", "app", "10s", "1h");
+    let between = Between::start(&vault);
+    let mut mount = mount_at(&between.address(), "", &declared("app")).start();
+    let began = Instant::now();
+    let samples = Samples::start(postgres.port, &mount.path("app"), PACE);
+    sleep(2);
+    vault.seal();
+    let sealed = Instant::now();
+    sleep(18);
+    let asked = between.requests("").iter().filter(|request| request.at > sealed).count();
+    assert!(asked <= 24, "{asked} requests in 18 seconds");
+    vault.unseal();
+    let unsealed = began.elapsed();
+    sleep(8);
+    let count = samples.stop();
+    assert!(count.failures.len() > 50, "{:?}", count.reasons());
+    for failure in &count.failures {
+        assert!(failure.why.ends_with(": EIO"), "nothing dead is shown: {failure:?}");
+        assert!(failure.at > seconds(9) && failure.at < unsealed + seconds(4), "{failure:?}, {unsealed:?}");
+    }
+    assert_eq!(mount.stop(), Some(0));
+    assert_eq!(postgres.roles(), Vec::<String>::new());
+}

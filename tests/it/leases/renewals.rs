@@ -71,8 +71,11 @@ fn drill(vault: &Vault, postgres: &Postgres, trouble: &Trouble) {
     let healed = Instant::now();
     let made = between.requests(&format!("database/creds/{role}")).len();
     eprintln!("{role}: {} logins, {:?}; {made} leases", count.logins, count.reasons());
-    // Where the server asks to be left alone a lease may end meanwhile. It is not shown then.
-    assert!(!count.reasons().contains_key(REFUSED), "{role}: {:?}", count.failures);
+    // Where the server asks to be left alone a lease may end meanwhile. It is not shown then: an attempt that read it just before
+    // can be too late, the next one cannot.
+    let late: Vec<Duration> =
+        count.failures.iter().filter(|failure| failure.why == REFUSED).map(|failure| failure.at).collect();
+    assert!(late.windows(2).all(|two| two[1] - two[0] > LIFE / 2), "{role}: {:?}", count.failures);
     if rest.is_zero() {
         assert!(count.failures.is_empty(), "{role}: {:?}", count.failures);
     }
@@ -80,7 +83,7 @@ fn drill(vault: &Vault, postgres: &Postgres, trouble: &Trouble) {
     assert!(without <= rest * TROUBLE.div_duration_f32(LIFE).ceil() as u32, "{role}: {without:?}");
     assert!((2..=5).contains(&made), "{role}: {made} leases");
     let closest = between.closest("sys/leases/renew");
-    assert!(closest.is_none_or(|time| time >= Duration::from_millis(950)), "{role}: {closest:?}");
+    assert!(closest.is_none_or(|time| time >= Duration::from_millis(900)), "{role}: {closest:?}");
     let renewals = between.requests("sys/leases/renew").into_iter().filter(|request| request.at < healed);
     let renewals = renewals.count();
     assert!((1..=made * tries).contains(&renewals), "{role}: {renewals} renewals of {made} leases");
