@@ -10,10 +10,13 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use secretfs::access::Permissions;
 use secretfs::backend::faulty::Faulty;
+use secretfs::backend::mint::{Mint, Role};
 use secretfs::cache::{Limits, SecretCache, SecretRef, Source, SourceId};
 use secretfs::clock::Clock;
 use secretfs::fs::{Caller, SecretFs};
+use secretfs::leases::Leases;
 use secretfs::path::BackendPath;
+use secretfs::refresh::Refresher;
 use secretfs::tree::inode::INodeNo;
 use secretfs::tree::{Tree, Trees, name};
 
@@ -64,10 +67,34 @@ fn hits(criterion: &mut Criterion) {
     }
 }
 
+/// As "open, read, close", of a secret that was made on demand: there is no bookmark to it, it is asked for in the book of leases.
+fn leased(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mint = Arc::new(Mint::new(Clock::System));
+    mint.role("creds/app", Role::default());
+    let source = Source { name: "bench".into(), backend: mint };
+    let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
+    let leases = Arc::new(Leases::plain(cache.clone()));
+    runtime.spawn(Refresher::new(cache.clone(), leases.clone()).run());
+    let root = SecretRef::current(SourceId(0), BackendPath::parse("creds").unwrap());
+    let permissions = Permissions { uid: 0, gid: 0, file_mode: 0o400 };
+    let trees = Trees::new(vec![Tree::of_place(vec![], root, permissions)]);
+    let fs = SecretFs::new(trees, cache, 1 << 20).with_leases(leases);
+    let role = runtime.block_on(fs.lookup(INodeNo::ROOT, OsStr::new("app"))).unwrap().ino;
+    let file = runtime.block_on(fs.lookup(role, OsStr::new("password"))).unwrap().ino;
+    criterion.bench_function("open, read, close of a lease", |b| {
+        b.iter(|| {
+            let opened = runtime.block_on(fs.open(file, Caller(0))).unwrap();
+            black_box(fs.opened(opened.handle).unwrap().read(0, 4096));
+            fs.release(opened.handle)
+        });
+    });
+}
+
 fn names(criterion: &mut Criterion) {
     criterion.bench_function("encode a name", |b| b.iter(|| name::encode(black_box("database-password"))));
     criterion.bench_function("decode a name", |b| b.iter(|| name::decode(black_box(OsStr::new("a%2Fb")))));
 }
 
-criterion_group!(benches, hits, names);
+criterion_group!(benches, hits, leased, names);
 criterion_main!(benches);

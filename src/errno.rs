@@ -118,6 +118,11 @@ impl Failure {
         }
     }
 
+    /// Whether it was waited for in vain.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::DeadlinePassed | Self::Backend(backend::Error::TimedOut(_)))
+    }
+
     /// The error number for this outcome.
     pub fn errno(&self) -> Errno {
         use backend::Error as B;

@@ -127,19 +127,29 @@ impl Lease {
         };
     }
 
-    /// The backend gave no answer at `now`, or none that helps: a pause, which doubles each time and of which chance takes up
-    /// to a half. It is short enough for several tries within the overlap.
+    /// The backend gave no answer, or none that helps: a pause from `now` on, which doubles each time and of which chance takes
+    /// up to a half. It is short enough for several tries within the overlap.
     pub fn failed(&mut self, terms: &Terms, now: Moment, chance: f64) {
         self.failures = self.failures.saturating_add(1);
         let doubled = FLOOR.saturating_mul(1 << self.failures.min(16));
         let longest = LONGEST_PAUSE.min(self.overlap(terms) / 3).max(FLOOR);
         let pause = doubled.min(longest).mul_f64(1.0 - 0.5 * part(chance)).max(FLOOR);
         self.not_before = now.plus(pause);
+        // A pause between renewals ends when the successor is due.
+        if let Some(last) = self.ends.map(|end| end.minus(self.overlap(terms))).filter(|last| now < *last) {
+            self.not_before = self.not_before.min(last.max(now.plus(FLOOR)));
+        }
     }
 
     /// The backend refuses to renew it: it lives to the end it has.
     pub fn cannot_grow(&mut self) {
         self.renew_at = None;
+    }
+
+    /// Until when a renewal that begins at `now` may go without an answer: its successor is not to wait for that.
+    pub fn renewal_until(&self, terms: &Terms, now: Moment) -> Moment {
+        let last = self.ends.map_or(Moment::END, |end| end.minus(self.overlap(terms)));
+        last.max(now.plus(FLOOR))
     }
 
     /// Whether renewing makes it longer, as far as is known.
@@ -221,7 +231,9 @@ impl Lease {
             (Some(renew), Some(_), Some(end)) => {
                 let last = end.minus(self.overlap(terms)).max(self.made.plus(FLOOR));
                 let renew = renew.max(self.not_before);
-                Some(if renew < last {
+                // What failed before has to leave a whole pause before the successor.
+                let ends = if self.failures > 0 { renew.plus(FLOOR) } else { renew };
+                Some(if ends < last {
                     Step { action: Action::Renew, at: renew }
                 } else {
                     Step { action: Action::Replace, at: last }

@@ -45,7 +45,7 @@ impl SecretCache {
 }
 
 /// Whether a backend that gives this error may be well all the same.
-fn is_about_one_thing(error: &Error) -> bool {
+pub(crate) fn is_about_one_thing(error: &Error) -> bool {
     match error {
         Error::Status(status) => !matches!(status, 408 | 429 | 502..=504),
         Error::Unreachable(_) | Error::Busy { .. } => false,

@@ -16,7 +16,8 @@ const FAILURES: u32 = 5;
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// The longest rest: an outage that ended is noticed within this.
 const LONGEST_REST: Duration = Duration::from_secs(10);
-/// A reader that has nothing to be served from may probe this long after the last probe, whatever the rest.
+/// A reader that has nothing to be served from, and a lease that would end, may probe this long after the last probe, whatever
+/// the rest.
 const READERS_REST: Duration = Duration::from_secs(1);
 /// The refresh loop asks when a rest is over; this much later a reader does.
 const OVERDUE: Duration = Duration::from_secs(2);
@@ -111,8 +112,10 @@ impl Breaker {
         }
         let due = match asker {
             Priority::Operator => now,
-            Priority::Reader => open.until.min(open.tried.plus(READERS_REST)).max(open.not_before),
-            Priority::Lease | Priority::Ahead | Priority::Prefetch => open.until,
+            Priority::Reader | Priority::Lease => {
+                open.until.min(open.tried.plus(READERS_REST)).max(open.not_before)
+            }
+            Priority::Ahead | Priority::Prefetch => open.until,
         };
         if now >= due { Admission::Go { probe: true } } else { Admission::No { until: due } }
     }
@@ -249,6 +252,22 @@ mod tests {
         }
         assert_eq!(breaker.admits(at(29_999), Priority::Operator), Admission::Go { probe: true });
         assert_eq!(breaker.admit(at(30_000), Priority::Ahead), Admission::Go { probe: true });
+    }
+
+    #[test]
+    fn a_lease_that_would_end_is_no_further_than_a_second_from_the_end_of_an_outage() {
+        let mut breaker = opened(at(0));
+        let mut now = 0;
+        for _ in 0..20 {
+            now += 1000;
+            assert_eq!(breaker.admit(at(now), Priority::Lease), Admission::Go { probe: true });
+            breaker.ended(at(now), true, failed(), 0.0);
+            assert_eq!(
+                breaker.admits(at(now + 999), Priority::Lease),
+                Admission::No { until: at(now + 1000) }
+            );
+        }
+        assert!(matches!(breaker.admits(at(now + 1000), Priority::Ahead), Admission::No { .. }));
     }
 
     #[test]

@@ -20,6 +20,10 @@ const LONGEST_AHEAD: Duration = Duration::from_secs(5);
 /// The same for the versions of a large folder, in many requests; nobody can join that.
 const LONGEST_FOR_MANY: Duration = Duration::from_secs(60);
 
+/// What may take as long as it likes (a database makes a user) gives its place at the gate back after this, and is no probe any
+/// more: others have questions that are answered at once.
+const LONGEST_PLACE: Duration = Duration::from_secs(1);
+
 /// One backend, its door and its health.
 pub(super) struct Lane {
     pub(super) source: Source,
@@ -59,7 +63,7 @@ impl Lane {
         self.call_within(Priority::Ahead, Some(LONGEST_FOR_MANY), ask).await
     }
 
-    /// As [`Self::call`], however long the answer takes.
+    /// As [`Self::call`], however long the answer takes; one that is slow counts no more as one of so many at once.
     pub(super) async fn call_to_its_end<T, F>(
         &self,
         asker: Priority,
@@ -80,34 +84,46 @@ impl Lane {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let came = self.clock.now();
         loop {
             let verdict = self.verdict.notified();
             tokio::pin!(verdict);
             // From here on a verdict is not missed.
             verdict.as_mut().enable();
             match self.admits(asker) {
-                Admission::No { until } => return Err(self.withheld(until)),
+                Admission::No { until } => return Err(self.withheld(came, until)),
                 Admission::Wait => {
                     verdict.await;
                     continue;
                 }
                 Admission::Go { .. } => {}
             }
-            let _pass = self.gate.enter(asker).await;
+            let pass = self.gate.enter(asker).await;
             // Asked again: a queue before the gate must not go on when the first of it find that nobody answers.
             let now = self.clock.now();
             let admission = self.breaker().admit(now, asker);
             match admission {
-                Admission::No { until } => return Err(self.withheld(until)),
+                Admission::No { until } => return Err(self.withheld(came, until)),
                 Admission::Wait => continue,
                 Admission::Go { probe } => {
-                    let question = Asked { lane: self, probe, began: now, ended: false };
+                    let mut question = Asked { lane: self, probe, began: now, ended: false };
                     let result = match limit {
                         Some(limit) => {
                             let answer = tokio::time::timeout(limit, ask()).await;
                             answer.unwrap_or(Err(Error::TimedOut(limit)))
                         }
-                        None => ask().await,
+                        None => {
+                            let asking = ask();
+                            tokio::pin!(asking);
+                            match tokio::time::timeout(LONGEST_PLACE, &mut asking).await {
+                                Ok(answer) => answer,
+                                Err(_) => {
+                                    drop(pass);
+                                    question.is_no_probe();
+                                    asking.await
+                                }
+                            }
+                        }
                     };
                     question.ended(&result);
                     return result;
@@ -145,9 +161,15 @@ impl Lane {
         self.breaker.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn withheld(&self, until: Moment) -> Error {
+    /// The error of somebody who came at `came` and may not ask. Who has waited, behind others that had no answer, has had none.
+    fn withheld(&self, came: Moment, until: Moment) -> Error {
         self.counters.calls_withheld.count();
-        let last = self.breaker().last_error().map(ToString::to_string).unwrap_or_default();
+        let last = self.breaker().last_error().cloned();
+        let waited = self.clock.now().since(came);
+        if waited >= UNANSWERED && matches!(last, Some(Error::TimedOut(_))) {
+            return Error::TimedOut(Duration::from_secs(waited.as_secs()));
+        }
+        let last = last.as_ref().map(ToString::to_string).unwrap_or_default();
         let wait = Duration::from_millis(until.since(self.clock.now()).as_millis().try_into().unwrap_or(0));
         Error::Unreachable(format!(
             "asked again in {}; the last time: {last}",
@@ -188,6 +210,13 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Others need not wait for its answer, which counts when it comes.
+    fn is_no_probe(&mut self) {
+        if std::mem::take(&mut self.probe) {
+            self.lane.end(true, Outcome::Abandoned);
+        }
+    }
+
     fn ended<T>(mut self, result: &Result<T, Error>) {
         self.ended = true;
         let counters = &self.lane.counters;

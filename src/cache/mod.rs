@@ -35,6 +35,7 @@ use crate::counters::Counters;
 use crate::freshness::Freshness;
 use crate::secret::{Secret, Version};
 pub use ahead::{Done, May};
+pub(crate) use ask::is_about_one_thing;
 pub use bookmark::Bookmark;
 pub use gate::Priority;
 use lane::Lane;
@@ -75,7 +76,7 @@ pub struct Limits {
     pub freshness: Freshness,
     /// Bytes of answers held at most.
     pub max_bytes: u64,
-    /// Questions at once per backend; the rest queue.
+    /// Questions at once per backend; the rest queue. A secret that is made does not count after the first second.
     pub max_in_flight: usize,
     /// Questions per second per backend; the rest queue.
     pub max_rate: u32,

@@ -218,6 +218,10 @@ pub(super) fn in_tree(
     if deeper {
         return Ok(Found::Folder);
     }
+    // Every file of it stands for the one secret.
+    if tree.shows == Shows::Secret {
+        return Ok(Found::Targets(vec![target(control, &tree.root, tree.at.clone(), false)]));
+    }
     let of = control.trees.secret_at(names).ok_or(Failure::NoEntry)?;
     Ok(Found::Targets(vec![target(control, &of, names.to_vec(), false)]))
 }

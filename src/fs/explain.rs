@@ -96,9 +96,12 @@ impl SecretFs {
             }
         }
         match found {
-            Ok(Known::NotMade { .. }) => {
-                say(text, "readable", "yes: made on demand, when a file with a value in it is opened");
-            }
+            Ok(Known::NotMade { .. }) => match self.on_demand.leases.why_not_made(of) {
+                Some(error) => self.say_why(text, tree, of, error).await,
+                None => {
+                    say(text, "readable", "yes: made on demand, when a file with a value in it is opened")
+                }
+            },
             Ok(Known::Held(snapshot)) => {
                 let size = match place {
                     Place::Field { field, .. } => snapshot.secret.field(field).map_or(0, |f| f.value.len()),

@@ -51,6 +51,10 @@ async fn wait<T>(
     deadline: Duration,
     caller: Caller,
 ) -> Result<T, Failure> {
+    // Of those whom the kernel let wait behind another's lookup, deaf to signals, some come here killed already.
+    if caller.is_told_to_stop() {
+        return Err(Failure::Interrupted);
+    }
     let end = tokio::time::sleep(deadline);
     tokio::pin!(end);
     loop {

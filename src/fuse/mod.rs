@@ -13,6 +13,7 @@ mod mount;
 mod mount_attributes;
 mod read_only;
 mod touch;
+mod unanswered;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +26,7 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request, TimeOrNow,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::errno::Failure;
 use crate::fs::{Attributes, Caller, HandleNo, Opened, SecretFs};
@@ -38,6 +39,7 @@ use invalidate::Invalidate;
 pub use mount::{Mounted, Options, Unmounted, mount};
 use touch::Own;
 pub use touch::Teller;
+use unanswered::Unanswered;
 
 /// What listxattr(2) and getxattr(2) call ours.
 const XATTR_PREFIX: &str = "user.secretfs.";
@@ -46,10 +48,11 @@ const XATTR_PREFIX: &str = "user.secretfs.";
 struct Adapter {
     fs: Arc<SecretFs>,
     hand_over: HandOver,
+    unanswered: Unanswered,
     directories: Directories,
     invalidate: Arc<OnceLock<Invalidate>>,
     own: Arc<Own>,
-    over: Arc<Notify>,
+    over: Arc<watch::Sender<bool>>,
 }
 
 impl Filesystem for Adapter {
@@ -70,18 +73,26 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.over.notify_one();
+        self.over.send_replace(true);
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if self.own.caused(request) {
             return self.own.look_up(&self.fs, parent, name, reply);
         }
-        let (fs, name) = (self.fs.clone(), name.to_owned());
-        let found = async move { fs.lookup(ours(parent), &name).await };
-        self.hand_over.answer(request, found, |found| match found {
+        let name: Arc<OsStr> = name.into();
+        let (parent, of) = (ours(parent), name.clone());
+        let (fs, unanswered, earlier) = (self.fs.clone(), self.unanswered.clone(), self.unanswered.clone());
+        let found = async move { earlier.or(parent, &of, fs.lookup(parent, &of)).await };
+        self.hand_over.answer(request, found, move |found| match found {
             Ok(attributes) => reply.entry(&kept(&attributes), &attr(&attributes), Generation(0)),
-            Err(failure) => reply.error(errno(&failure)),
+            Err(failure) => {
+                // Before the reply: with it the next of those who wait is on its way.
+                if failure.is_silence() {
+                    unanswered.note(parent, &name);
+                }
+                reply.error(errno(&failure));
+            }
         });
     }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
 use super::touch::{self, Own, Teller};
+use super::unanswered::Unanswered;
 use super::{Adapter, attach};
 use crate::fs::SecretFs;
 use crate::mounts;
@@ -42,7 +43,8 @@ pub struct Mounted {
     at: PathBuf,
     /// What tells this mount from another at the same place.
     device: Option<String>,
-    over: Arc<Notify>,
+    /// Whether the kernel has ended the session: then nothing at the place is this mount any more.
+    over: Arc<watch::Sender<bool>>,
     teller: Teller,
     ended: bool,
 }
@@ -62,10 +64,12 @@ pub enum Unmounted {
 /// What the kernel or fusermount3 said.
 pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
     let at = at.canonicalize()?;
-    let (invalidate, own, over) = (Arc::default(), Arc::<Own>::default(), Arc::<Notify>::default());
+    let (invalidate, own, over) =
+        (Arc::default(), Arc::<Own>::default(), Arc::new(watch::Sender::new(false)));
     let adapter = Adapter {
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
+        unanswered: Unanswered::new(options.deadline),
         directories: Directories::default(),
         invalidate: Arc::clone(&invalidate),
         own: own.clone(),
@@ -131,7 +135,8 @@ fn why_read_only(error: &io::Error) -> String {
 impl Mounted {
     /// Ready when the mount is gone (unmounted by somebody else).
     pub async fn over(&self) {
-        self.over.notified().await;
+        // It is kept here, so it is not closed.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     /// Who tells programs of changes.
@@ -153,6 +158,10 @@ impl Mounted {
         self.ended = true;
         // A clone of the mount would keep it alive.
         self.teller.stop();
+        // Whatever is there by now is another one, though it may have the number of this one's device.
+        if *self.over.borrow() {
+            return Ok(());
+        }
         let Self { at, device, .. } = self;
         let is_ours = || mounts::device_at(at).map(|there| there == *device);
         if is_ours()? {

@@ -49,6 +49,31 @@ proptest! {
     }
 
     #[test]
+    fn renewals_that_fail_however_slowly_leave_the_whole_overlap_to_the_successor(
+        life in 10..100_000_u64, first: bool, chance in 0.0..1.0_f64, slow in 0.0..1.0_f64,
+    ) {
+        let mut lease = Lease::new(BEGIN, grant(life, true), first, chance);
+        let terms = Terms::default();
+        let last = BEGIN.plus(seconds(life) - seconds(life) / 10);
+        let (mut now, mut asked) = (BEGIN, None);
+        loop {
+            let step = lease.next(&terms, None, BEGIN, now);
+            now = now.max(step.at);
+            prop_assert!(now <= last, "{step:?}");
+            if step.action == Action::Replace {
+                break;
+            }
+            if let Some(before) = asked.replace(now) {
+                prop_assert!(now.since(before) >= FLOOR);
+            }
+            let until = lease.renewal_until(&terms, now);
+            prop_assert!(until <= last.max(now.plus(FLOOR)));
+            lease.failed(&terms, now, chance);
+            now = now.plus(until.since(now).min(seconds(5)).mul_f64(slow));
+        }
+    }
+
+    #[test]
     fn failures_are_never_closer_than_the_floor_and_leave_several_tries(life in 30..100_000_u64, chance in 0.0..1.0_f64) {
         let mut lease = Lease::new(BEGIN, grant(life, false), false, chance);
         let end = BEGIN.plus(seconds(life));

@@ -9,7 +9,7 @@ use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
 use crate::backend::issuer::{Issued, LeaseId, Parent};
-use crate::cache::{Changed, Priority, SecretRef, chance};
+use crate::cache::{Changed, Priority, SecretRef, chance, is_about_one_thing};
 use crate::clock::Moment;
 use crate::freshness;
 use crate::lease::{Action, FLOOR, Grant, Lease};
@@ -34,7 +34,11 @@ enum Task {
     Make {
         asker: Priority,
     },
-    Renew(LeaseId),
+    Renew {
+        id: LeaseId,
+        /// It is given up then: its successor is due.
+        until: Moment,
+    },
     Revoke(LeaseId),
     /// What is not shown any more.
     GiveBack(LeaseId),
@@ -97,7 +101,7 @@ impl Leases {
             if let Some(entry) = entries.get_mut(&of) {
                 entry.doing = match task {
                     Task::Make { .. } => Doing::Making,
-                    Task::Renew(_) => Doing::Renewing,
+                    Task::Renew { .. } => Doing::Renewing,
                     Task::Revoke(_) | Task::GiveBack(_) => Doing::Revoking,
                 };
             }
@@ -112,7 +116,7 @@ impl Leases {
         let of = errand.of;
         match errand.task {
             Task::Make { asker } => self.make(&of, asker).await,
-            Task::Renew(id) => self.renew(&of, &id).await,
+            Task::Renew { id, until } => self.renew(&of, &id, until).await,
             Task::Revoke(id) => {
                 let outcome = self.give_back(&of, &id, Priority::Lease).await;
                 self.take_note(&of, |_, entry, _| {
@@ -180,7 +184,10 @@ impl Leases {
         let last = end.minus(end.since(held.lease.made()) / 20);
         let due = |task| Found::Now { task, urgent: now >= last, due: step.at };
         match (step.action, &held.id) {
-            (Action::Renew, Some(id)) => due(Task::Renew(id.clone())),
+            (Action::Renew, Some(id)) => {
+                let until = held.lease.renewal_until(&(self.terms)(of), now);
+                due(Task::Renew { id: id.clone(), until })
+            }
             (Action::Revoke, Some(id)) => due(Task::Revoke(id.clone())),
             (Action::Renew | Action::Replace, _) => due(Task::Make { asker: Priority::Lease }),
             (Action::Revoke | Action::Forget, _) => Found::Gone,
@@ -228,7 +235,10 @@ impl Leases {
                     let now = self.cache.clock().now();
                     self.note_failure(of, entry);
                     entry.failures = entry.failures.saturating_add(1);
-                    let pause = FLOOR.saturating_mul(1 << (entry.failures - 1).min(16)).min(LONGEST_PAUSE);
+                    // A backend that does not answer at all is left alone by its breaker, for all leases together: as soon as
+                    // it is well again somebody finds out.
+                    let doubled = if is_about_one_thing(&error) { entry.failures - 1 } else { 0 };
+                    let pause = FLOOR.saturating_mul(1 << doubled.min(16)).min(LONGEST_PAUSE);
                     // The backend says no, and what there was has ended: the next open finds out whether it still does.
                     if error.is_answer()
                         && let Some(ended) = entry.current.take_if(|held| held.secret.is_none())
@@ -246,13 +256,13 @@ impl Leases {
         }
     }
 
-    async fn renew(&self, of: &SecretRef, id: &LeaseId) {
+    async fn renew(&self, of: &SecretRef, id: &LeaseId, until: Moment) {
         let mut asked = (self.cache.clock().now(), SystemTime::now());
         let asking = async |backend: Arc<dyn crate::backend::Backend>| {
             asked = (self.cache.clock().now(), SystemTime::now());
             let Some(issuer) = backend.issuer() else { return Err(Error::NotFound) };
-            let renewal = tokio::time::timeout(LONGEST_RENEWAL, issuer.renew(id));
-            renewal.await.unwrap_or(Err(Error::TimedOut(LONGEST_RENEWAL)))
+            let limit = until.since(asked.0).clamp(FLOOR, LONGEST_RENEWAL);
+            tokio::time::timeout(limit, issuer.renew(id)).await.unwrap_or(Err(Error::TimedOut(limit)))
         };
         let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
         let counters = self.cache.counters();
@@ -285,7 +295,8 @@ impl Leases {
                     if error.is_answer() {
                         held.lease.cannot_grow();
                     }
-                    held.lease.failed(&(self.terms)(of), self.cache.clock().now(), chance());
+                    // From when it was asked: one that got no answer has waited already.
+                    held.lease.failed(&(self.terms)(of), asked.0, chance());
                 }
             }
         });

@@ -157,6 +157,13 @@ impl Leases {
         self.alive(of, book.entries.get(of)?.previous.as_ref()?, now)
     }
 
+    /// Why there is none, when the last try to make it has failed: known for a minute. Asks nobody.
+    pub fn why_not_made(&self, of: &SecretRef) -> Option<Error> {
+        let book = self.book();
+        let entry = book.entries.get(of).filter(|entry| entry.given().is_none())?;
+        entry.failed.as_ref().map(|failed| failed.error.clone())
+    }
+
     /// The secret, made when there is none. All who wait share what is made.
     ///
     /// # Errors

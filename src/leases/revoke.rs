@@ -102,7 +102,13 @@ impl Leases {
             let outcome = given.unwrap_or(Err(Error::TimedOut(limit)));
             outcome.err().map(|error| NotRevoked { of, error })
         });
-        outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await
+        let mut left: Vec<NotRevoked> =
+            outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await;
+        // What is still on its way may come to a lease that nobody here will know of.
+        let book = self.book();
+        let on_its_way = book.entries.iter().filter(|(_, entry)| entry.doing == Doing::Making);
+        left.extend(on_its_way.map(|(of, _)| NotRevoked { of: of.clone(), error: Error::TimedOut(limit) }));
+        left
     }
 
     /// Takes what was held of a secret and of its predecessor out of the book.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod model;
+mod regressions;
+mod slow;
 
 use std::time::Duration;
 
@@ -25,12 +27,16 @@ fn of(path: &str) -> SecretRef {
 }
 
 fn world_with(role: Role, limits: Limits, terms: Terms) -> World {
+    world_over(cache::Limits::default(), role, limits, terms)
+}
+
+fn world_over(of_cache: cache::Limits, role: Role, limits: Limits, terms: Terms) -> World {
     let clock = Clock::manual();
     clock.advance(Duration::from_secs(1000));
     let mint = Arc::new(Mint::new(clock.clone()));
     mint.role(ROLE, role);
     let source = Source { name: "test".into(), backend: mint.clone() };
-    let cache = Arc::new(SecretCache::new(vec![source], cache::Limits::default(), clock.clone()));
+    let cache = Arc::new(SecretCache::new(vec![source], of_cache, clock.clone()));
     let mut named = Demand::default();
     named.parameters.insert("name".to_owned(), "other".into());
     let leases = Leases::new(cache, vec![named], vec![limits], Box::new(move |_| terms));
@@ -303,4 +309,24 @@ async fn what_is_on_its_way_while_the_old_one_is_revoked_is_made_once() {
     assert_eq!(revoked, Ok(Some(Revoked { leases: 1, only_forgotten: false })));
     assert_eq!(world.mint.made().len(), 2);
     assert!(!world.mint.is_good(0) && world.mint.is_good(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_being_made_at_the_end_of_the_mount_is_told() {
+    let world = world();
+    world.mint.delay(Duration::from_secs(3600));
+    let role = of(ROLE);
+    let open = world.run(world.leases.open(&role));
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let ended = world.leases.revoke_all(Duration::from_secs(5));
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            world.clock.advance(Duration::from_secs(6));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! { left = ended => left, () = later => unreachable!() }
+    };
+    let left = tokio::select! { biased; left = end => left, _ = open => panic!("it takes an hour") };
+    assert_eq!(left, [NotRevoked { of: role.clone(), error: Error::TimedOut(Duration::from_secs(5)) }]);
 }

@@ -161,9 +161,14 @@ fn help(command: &[String]) -> Help {
 fn every_command_and_option_that_the_documents_name_exists() {
     let mut known: BTreeMap<Vec<String>, Help> = BTreeMap::new();
     let mut named = BTreeSet::new();
-    for page in
-        ["README.md", "docs/semantics.md", "docs/configuration.md", "docs/store.md", "docs/operations.md"]
-    {
+    for page in [
+        "README.md",
+        "docs/semantics.md",
+        "docs/configuration.md",
+        "docs/store.md",
+        "docs/operations.md",
+        "docs/vault.md",
+    ] {
         for call in calls(&command_lines(&document(page)), "secretfs") {
             let mut command: Vec<String> = Vec::new();
             for word in &call {

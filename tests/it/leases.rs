@@ -3,8 +3,12 @@
 
 mod certificates;
 mod database;
+mod faults;
+mod login;
 mod looking;
 mod many;
+mod regressions;
+mod renewals;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,9 +17,14 @@ use crate::support::mount::{Mount, Plan};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 
 /// A mount of `server` by a configuration whose backend `v` is told `login`, and which goes on with `rest`.
-fn mount_with(server: &Vault, login: &str, rest: &str) -> Plan {
+pub fn mount_with(server: &Vault, login: &str, rest: &str) -> Plan {
+    mount_at(&server.address, login, rest)
+}
+
+/// The same of whatever is at `address`.
+fn mount_at(address: &str, login: &str, rest: &str) -> Plan {
     let plan = Mount::of("");
-    let mut text = format!("[backend.v]\ntype = \"vault\"\naddress = \"{}\"\n{login}\n", server.address);
+    let mut text = format!("[backend.v]\ntype = \"vault\"\naddress = \"{address}\"\n{login}\n");
     let _ = write!(text, "{rest}");
     let file = plan.folder().join("config.toml");
     std::fs::write(&file, text).unwrap();

@@ -145,11 +145,6 @@ impl Api {
         Ok(Self { auth: Auth::new(wire, config.token, Clock::System) })
     }
 
-    /// `https://host:port`, for messages.
-    pub(super) fn origin(&self) -> &str {
-        self.auth.wire().transport.origin()
-    }
-
     /// Closes connections that may hold what was read a while before `now`.
     pub(super) fn tidy(&self, now: Moment) {
         self.auth.wire().transport.tidy(now);

@@ -62,7 +62,7 @@ impl Engine {
         Self::new(&facts.path, &facts).unwrap()
     }
 
-    /// In words, for `validate` and the log.
+    /// In words, for errors.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
             Kind::Kv1 => format!("engine `{}/` is kv version 1", self.mount),

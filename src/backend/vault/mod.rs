@@ -53,29 +53,6 @@ pub fn build(config: Config) -> Result<Vault, ConfigError> {
 }
 
 impl Vault {
-    /// Which engine covers `path`, in words; an error when it cannot be served. For `validate` and the log at mount.
-    pub async fn check(&self, path: &BackendPath) -> Result<String, Error> {
-        if !api::is_sendable(path) {
-            return Err(Error::NotFound);
-        }
-        let origin = self.api.origin();
-        self.within(async {
-            match self.engines.locate(&self.api, path).await? {
-                Place::Inside(engine, _) if engine.makes_secrets() => {
-                    Ok(format!("{}, which makes its secrets on demand, at {origin}", engine.describe()))
-                }
-                Place::Inside(engine, _) if matches!(engine.kind, engines::Kind::Other(_)) => {
-                    Err(engine.refusal())
-                }
-                Place::Inside(engine, _) => Ok(format!("{} at {origin}", engine.describe())),
-                Place::Above(listing) => {
-                    Ok(format!("{} folders of kv engines at {origin}", listing.entries().len()))
-                }
-            }
-        })
-        .await
-    }
-
     async fn within<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::time::timeout(self.limit, call).await.unwrap_or(Err(Error::TimedOut(self.limit)))
     }

@@ -390,10 +390,13 @@ async fn what_cannot_be_made_has_an_error_number_and_looking_goes_on() {
         assert_eq!(world.open("app/password").await.unwrap_err().errno().name(), name);
         assert_eq!(world.walk("app/password").await.unwrap().size, 0);
         assert_eq!(world.ls("app").await.unwrap().len(), 3);
+        let why = world.attribute("app/password", "explain").await.unwrap();
+        assert!(why.contains(&format!("readable: no: {name} (")), "{why}");
         world.pass(Duration::from_secs(20)).await;
     }
     world.mint.fail(Call::Issue, None);
     assert_eq!(world.cat("app/password").await.unwrap(), "canary--0");
+    assert!(world.attribute("app/password", "explain").await.unwrap().ends_with("readable: yes\n"));
 }
 
 #[tokio::test]

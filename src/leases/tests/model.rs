@@ -25,6 +25,8 @@ enum Op {
     /// At once: the machine slept.
     Sleep(u64),
     Fail(Call, Error),
+    /// The server is sealed: it answers everything with 503.
+    Seal,
     Heal,
     LoseParent,
     /// The present token ends in so many seconds; whether the next one takes its place.
@@ -55,6 +57,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (call, error)
             .prop_filter("a lie", |(call, error)| (*call, error) != (Call::Revoke, &Error::NotFound))
             .prop_map(|(call, error)| Op::Fail(call, error)),
+        1 => Just(Op::Seal),
         3 => Just(Op::Heal),
         1 => Just(Op::LoseParent),
         1 => (1..60_u64, any::<bool>()).prop_map(|(seconds, next)| Op::ParentEnds(seconds, next)),
@@ -174,6 +177,13 @@ impl Life {
                 if *call == Call::Issue {
                     self.denied = error.is_answer();
                 }
+            }
+            Op::Seal => {
+                for call in [Call::Issue, Call::Renew, Call::Revoke] {
+                    self.mint.fail(call, Some(Error::Status(503)));
+                }
+                self.failing = true;
+                self.denied = false;
             }
             Op::Heal => {
                 for call in [Call::Issue, Call::Renew, Call::Revoke] {

@@ -10,6 +10,7 @@ use std::process::Command;
 use crate::support::available;
 use crate::support::lease_rig::LeaseRig;
 use crate::support::mount::possible;
+use crate::support::postgres::Postgres;
 
 /// Longer than a page, so that a size that is a little wrong is seen.
 fn filling() -> String {
@@ -241,4 +242,26 @@ fn an_open_file_keeps_its_lease_and_the_predecessor_is_read_while_it_lives() {
     assert_eq!(listed, 3, "it is not listed");
     rig.runtime.block_on(rig.leases.revoke(&rig.of("a"))).unwrap();
     assert!(!rig.path("a/.previous").exists());
+}
+
+/// psql looks at a passfile before it opens it: it must be a file that nobody else can read.
+#[test]
+fn psql_finds_its_password_in_a_file_that_was_never_opened() {
+    let Some(()) = available("mount", possible()) else { return };
+    let Some(postgres) = available("postgres", Postgres::start()) else { return };
+    let Some(psql) = available("postgres", postgres.program("psql")) else { return };
+    // The value of the file is `canary-h:*:*:reader:word-0`: a line of a passfile for the host `canary-h`.
+    let rig = LeaseRig::mount(&["app"], "h:*:*:reader:word");
+    postgres.superuser().batch_execute("CREATE ROLE reader LOGIN PASSWORD 'word-0'").unwrap();
+    let to = format!("host=canary-h hostaddr=127.0.0.1 port={} user=reader dbname=postgres", postgres.port);
+    let mut command = Command::new(psql);
+    command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "-c", "SELECT 'in'", &to]);
+    let output = command.env("PGPASSFILE", rig.path("app/password")).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "in\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(rig.made(None), 1);
 }

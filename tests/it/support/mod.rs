@@ -2,6 +2,7 @@
 //! A resource that is missing skips its tests with a printed reason, and fails them where REQUIRE names it (CI).
 
 pub mod bao;
+pub mod between;
 pub mod fake;
 pub mod fake_vault;
 pub mod guard;

@@ -10,6 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::guard::Guard;
 
+/// Where a server listens, in the configuration that it is given.
+const LISTEN: &str = "listen 443 ssl;";
+
 /// A server with a page at `/`.
 pub struct Nginx {
     /// Where it listens on 127.0.0.1.
@@ -24,10 +27,19 @@ pub struct Nginx {
 impl Nginx {
     /// A server of one's own. It reads the two PEM files (the first with the whole chain) at its start and at each reload.
     pub fn start(certificate: &Path, key: &Path) -> Result<Self, String> {
+        let (certificate, key) = (certificate.display(), key.display());
+        Self::serving(&format!(
+            "server {{\n    {LISTEN}\n    ssl_certificate \"{certificate}\";\n    ssl_certificate_key \"{key}\";\n    \
+             location / {{ return 200 \"served\\n\"; }}\n}}\n"
+        ))
+    }
+
+    /// A server of one's own with this `server { ... }` of its configuration, whose [`LISTEN`] becomes a free port of loopback.
+    pub fn serving(server: &str) -> Result<Self, String> {
         let mut failure = String::new();
         // A port that was free a moment ago may be taken by now.
         for _ in 0..3 {
-            match Self::try_start(certificate, key, super::free_port()) {
+            match Self::try_start(server, super::free_port()) {
                 Ok(server) => return Ok(server),
                 Err(why) => failure = why,
             }
@@ -60,15 +72,14 @@ impl Nginx {
         std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
     }
 
-    fn try_start(certificate: &Path, key: &Path, port: u16) -> Result<Self, String> {
+    fn try_start(server: &str, port: u16) -> Result<Self, String> {
         let program = super::program("nginx")?;
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let (config, pid_file) = (folder.path().join("nginx.conf"), folder.path().join("pid"));
-        std::fs::write(&config, configuration(folder.path(), certificate, key, port))
-            .map_err(|e| e.to_string())?;
-        let mut server = Command::new(program);
-        server.arg("-p").arg(folder.path()).arg("-c").arg(&config);
-        let guard = Guard::start(&server, "TERM", folder.path())?;
+        std::fs::write(&config, configuration(folder.path(), server, port)).map_err(|e| e.to_string())?;
+        let mut command = Command::new(program);
+        command.arg("-p").arg(folder.path()).arg("-c").arg(&config);
+        let guard = Guard::start(&command, "TERM", folder.path())?;
         let nginx = Self { port, pid_file, _guard: guard, folder };
         let deadline = Instant::now() + Duration::from_secs(60);
         // The PID file is written once the port is its own.
@@ -87,16 +98,15 @@ impl Nginx {
 }
 
 /// Everything that nginx writes is in `folder`, so that a normal user can run it.
-fn configuration(folder: &Path, certificate: &Path, key: &Path, port: u16) -> String {
-    let (folder, certificate, key) = (folder.display(), certificate.display(), key.display());
+fn configuration(folder: &Path, server: &str, port: u16) -> String {
+    let folder = folder.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("    {kind}_temp_path {folder}/{kind};\n"))
         .concat();
+    let server = server.replace(LISTEN, &format!("listen 127.0.0.1:{port} ssl;"));
     format!(
         "daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr notice;\nevents {{}}\nhttp {{\n    \
-         access_log off;\n{temporary}    server {{\n        listen 127.0.0.1:{port} ssl;\n        \
-         ssl_certificate \"{certificate}\";\n        ssl_certificate_key \"{key}\";\n        \
-         location / {{ return 200 \"served\\n\"; }}\n    }}\n}}\n"
+         access_log off;\n{temporary}{server}}}\n"
     )
 }
 

@@ -57,6 +57,12 @@ impl Postgres {
         rows.expect("a superuser may look").iter().map(|row| row.get(0)).collect()
     }
 
+    /// One of PostgreSQL's programs.
+    pub fn program(&self, name: &str) -> Result<PathBuf, String> {
+        let file = programs()?.join(name);
+        if file.is_file() { Ok(file) } else { super::program(name) }
+    }
+
     /// A connection of the superuser.
     pub fn superuser(&self) -> Client {
         connect(self.port, SUPERUSER, SUPERUSER_PASSWORD)

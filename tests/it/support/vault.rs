@@ -310,6 +310,23 @@ impl Vault {
         }
     }
 
+    /// Seals a dev server: it forgets its keys, and answers 503 to everything.
+    pub fn seal(&self) {
+        self.must("PUT", "sys/seal", Value::Null);
+    }
+
+    /// Ends [`Vault::seal`], and waits until the server serves.
+    pub fn unseal(&self) {
+        let log = std::fs::read_to_string(self.folder.path().join("server.log")).unwrap();
+        let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: ")).expect("a dev server tells");
+        self.must("PUT", "sys/unseal", json!({ "key": key.trim() }));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.api("GET", "auth/token/lookup-self", Value::Null).0 != 200 {
+            assert!(Instant::now() < deadline, "the server is not unsealed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Freezes the server: connections are accepted by the kernel, nothing is answered.
     pub fn pause(&self) {
         kill_process(self.pid, Signal::STOP).expect("our own child");
