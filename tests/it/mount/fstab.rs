@@ -72,6 +72,25 @@ fn an_fstab_mounts_a_store_and_a_configuration_and_mount_a_leaves_alone_what_is_
 }
 
 #[test]
+fn the_end_of_a_mount_leaves_alone_what_is_mounted_in_its_place_at_once() {
+    let Some(()) = available("mount", possible_here()) else { return };
+    let store = small_store();
+    // The kernel gives the number of a device that is gone to the next one.
+    let script = r#"
+        for _ in $(seq 20); do
+            mount -t fuse.secretfs "store:$1/store.age" mnt -o "identity=$1/identity" 2>> log
+            umount mnt
+        done
+        mount -t fuse.secretfs "store:$1/store.age" mnt -o "identity=$1/identity" 2>> log
+        for _ in $(seq 200); do [ "$(running)" = 1 ] && break; sleep 0.05; done
+        cat mnt/api-key/value; echo
+        umount mnt
+        ended
+    "#;
+    assert_eq!(in_a_machine(&store, script), "canary-value\n");
+}
+
+#[test]
 fn what_is_wrong_is_told_with_the_exit_codes_of_mount() {
     let Some(()) = available("mount", possible_here()) else { return };
     let store = small_store();
