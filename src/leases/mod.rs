@@ -114,7 +114,12 @@ impl Leases {
         });
         let nature = match asked.await {
             Err(error) if error.is_answer() => return Ok(false),
-            nature => nature?,
+            Err(error) => {
+                // The caller sees a bare EIO.
+                tracing::warn!(backend = %self.name(root), path = %root.path, "no answer: {error}");
+                return Err(error);
+            }
+            Ok(nature) => nature,
         };
         let mut natures = self.natures();
         // Who asks for reasons can ask about any path.

@@ -73,6 +73,25 @@ fn with_a_login_what_died_with_a_revoked_token_is_made_again_as_soon_as_that_is_
 }
 
 #[test]
+fn a_revoked_token_is_noticed_within_half_a_minute_though_no_lease_is_due_for_long() {
+    let (vault, postgres) = servers!();
+    database_role(&vault, &postgres, "database", "app", "1h", "2h");
+    let role = AppRole::new(&vault, json!({"token_ttl": "1h"}));
+    let mut mount = mount_with(&vault, &role.login(), &declared("app")).start();
+    assert!(works(&mount, &postgres, "app"));
+    role.revoke_all();
+    wait_until("Vault has ended what was made with it", || postgres.roles().is_empty());
+    let ended = Instant::now();
+    while !works(&mount, &postgres, "app") {
+        assert!(ended.elapsed() < seconds(60), "not noticed");
+        std::thread::sleep(PACE);
+    }
+    assert_eq!((role.logins(), requests(&vault, "database/creds/app")), (2, 2));
+    assert_eq!(mount.stop(), Some(0));
+    assert_eq!(postgres.roles(), Vec::<String>::new());
+}
+
+#[test]
 fn with_a_login_a_revoked_token_costs_logins_up_to_the_next_renewal_and_no_longer() {
     let (vault, postgres) = servers!();
     database_role(&vault, &postgres, "database", "app", "10s", "30s");

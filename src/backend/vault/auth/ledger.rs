@@ -206,6 +206,13 @@ impl Ledger {
         self.known.get(&id.0).is_some_and(|known| known.uses.is_some())
     }
 
+    /// The token that is used now, where it lives, something was made with it, and asking about it takes none of its uses.
+    pub(super) fn leant_on(&self) -> Option<Arc<Token>> {
+        let known = self.of_current()?;
+        let leant_on = known.noted && !known.dead && known.uses.is_none();
+        self.current.clone().filter(|_| leant_on)
+    }
+
     /// The token is dead, whatever was granted. Whether that is news.
     pub(super) fn died(&mut self, id: ParentId) -> bool {
         self.known.get_mut(&id.0).is_some_and(|known| !std::mem::replace(&mut known.dead, true))

@@ -19,6 +19,9 @@ use crate::lease::Action;
 
 /// The token file, and a token that cannot be had, are looked at this often.
 const LOOK: Duration = Duration::from_secs(3);
+/// A token that leases hang on is asked about this often: when somebody has revoked it, they are dead, and nothing else may be
+/// asked of the server for long.
+const ASK: Duration = Duration::from_secs(30);
 
 /// What the loop remembers.
 #[derive(Default)]
@@ -29,6 +32,8 @@ struct Tending {
     said: Option<String>,
     /// Whose end was announced.
     announced: Option<ParentId>,
+    /// Which token was asked about last, because leases hang on it, and when.
+    asked: Option<(ParentId, Moment)>,
 }
 
 impl Auth {
@@ -38,6 +43,8 @@ impl Auth {
         loop {
             let look = self.look_after(&mut tending).await;
             let wait = look.map_or(LOOK, |at| self.core.clock.wait_until(at));
+            let ask = self.ask_after_leases(&mut tending).await;
+            let wait = ask.map_or(wait, |at| wait.min(self.core.clock.wait_until(at)));
             tokio::select! {
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}
                 () = self.core.another.notified() => {}
@@ -104,6 +111,25 @@ impl Auth {
             }
         }
         Some(core.clock.now())
+    }
+
+    /// Finds out whether the token that leases hang on still lives, where that is due; when to ask again. Not of one of few uses:
+    /// each question takes one.
+    async fn ask_after_leases(&self, tending: &mut Tending) -> Option<Moment> {
+        let core = &self.core;
+        let token = core.ledger().leant_on()?;
+        let now = core.clock.now();
+        let asked = tending.asked.filter(|(id, _)| *id == token.id).map_or(now, |(_, asked)| asked);
+        if now < asked.plus(ASK) {
+            tending.asked = Some((token.id, asked));
+            return Some(asked.plus(ASK));
+        }
+        tending.asked = Some((token.id, now));
+        if core.look_up(&token).await == Err(Error::Forbidden) {
+            core.is_dead_for_good(&token);
+            return Some(core.clock.now());
+        }
+        Some(now.plus(ASK))
     }
 
     /// A token that lives. None of its uses is taken.
