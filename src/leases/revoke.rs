@@ -16,6 +16,9 @@ use crate::cache::{Priority, SecretRef};
 const TOGETHER: usize = 16;
 /// What is being given back is not tried by anybody else for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between tries to give back what cannot be given back later.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600)];
 /// How often it is looked whether what was being made has been.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -98,7 +101,7 @@ impl Leases {
         each.retain(|(of, _)| !self.limits(of.source).keep_leases);
         let outcomes = stream::iter(each).map(async |(of, id)| {
             let left = deadline.since(self.cache.clock().now());
-            let given = tokio::time::timeout(left, self.give_back(&of, &id, Priority::Operator)).await;
+            let given = tokio::time::timeout(left, self.give_back_at_last(&of, &id)).await;
             let outcome = given.unwrap_or(Err(Error::TimedOut(limit)));
             outcome.err().map(|error| NotRevoked { of, error })
         });
@@ -122,6 +125,19 @@ impl Leases {
         }
         book.changed = true;
         (!held.is_empty()).then_some(held)
+    }
+
+    /// Ends a lease for which there is no later: what fails is tried again, but for what is forbidden. PostgreSQL refuses one of
+    /// two that drop users at the same moment.
+    async fn give_back_at_last(&self, of: &SecretRef, id: &LeaseId) -> Result<(), Error> {
+        for pause in PAUSES {
+            match self.give_back(of, id, Priority::Operator).await {
+                Ok(()) => return Ok(()),
+                Err(Error::Forbidden) => return Err(Error::Forbidden),
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+        }
+        self.give_back(of, id, Priority::Operator).await
     }
 
     /// Ends a lease. One that is not there any more is as good as ended.

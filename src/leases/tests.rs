@@ -330,3 +330,17 @@ async fn what_is_still_being_made_at_the_end_of_the_mount_is_told() {
     let left = tokio::select! { biased; left = end => left, _ = open => panic!("it takes an hour") };
     assert_eq!(left, [NotRevoked { of: role.clone(), error: Error::TimedOut(Duration::from_secs(5)) }]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_to_be_given_back_at_the_end_is_tried_again() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.fail(Call::Revoke, Some(Error::Refused("users are dropped at the same moment".to_owned())));
+    let heal = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.mint.fail(Call::Revoke, None);
+    };
+    let (left, ()) = tokio::join!(world.leases.revoke_all(Duration::from_secs(5)), heal);
+    assert_eq!(left, []);
+    assert!(!world.mint.is_good(0));
+}
