@@ -148,7 +148,7 @@ endif
 
 $(TREE_STAMP):
 	@tests/servers/packages debootstrap systemd-nspawn:systemd-container
-	@echo '== making a Debian tree for the tests (about two minutes, 240 MB)'
+	@echo '== making a Debian tree for the tests (about two minutes, 150 MB)'
 	tests/servers/systemd/tree $(@D)/tree.new
 	rm -rf $(@D)/tree
 	mv $(@D)/tree.new $(@D)/tree

@@ -1,8 +1,11 @@
 //! Owns the promises of the shipped unit, tried in a booted systemd.
 //! Does not know how a machine boots (support/systemd.rs).
 
+use serde_json::json;
+
 use crate::support::available;
 use crate::support::systemd::{Machine, Prepared, machine};
+use crate::support::vault::Vault;
 
 const VALUE: &str = "canary-value";
 
@@ -17,6 +20,8 @@ fn prepare(machine: &Prepared) {
     machine.instance("credential", "/run/credentials/secretfs@credential.service/key");
     let key = "[Service]\nLoadCredential=key:/etc/secretfs/identity\n";
     machine.unit("secretfs@credential.service.d/key.conf", key);
+    let token = "[Service]\nLoadCredential=token:/etc/secretfs/token\n";
+    machine.unit("secretfs@vault.service.d/token.conf", token);
     // so that a search of the log finds what leaks
     machine.unit("secretfs@.service.d/log.conf", "[Service]\nEnvironment=SECRETFS_LOG=trace\n");
     machine.wanted_at_boot("secretfs@boot.service", "secretfs@.service");
@@ -66,6 +71,33 @@ fn a_credential_opens_the_store_and_is_readable_by_nobody_else() {
     assert!(output.stdout.is_empty(), "a credential can be read by others");
     machine.must(&["systemctl", "stop", "secretfs@credential"]);
     assert!(!machine.run(&["test", "-e", key]).status.success(), "the credential outlives the service");
+}
+
+#[test]
+fn a_credential_is_the_token_at_a_server_that_is_found_by_name() {
+    let Some(machine) = booted() else { return };
+    let Some(server) = available("vault", Vault::shared()) else { return };
+    server.kv_put("secret", "booted", json!({ "password": "canary-of-vault" }));
+    let policy = r#"path "secret/*" { capabilities = ["read", "list"] }"#;
+    machine.write("/etc/secretfs/token", &server.policy_token(policy));
+    let address = server.address.replace("127.0.0.1", "localhost");
+    let configuration = format!(
+        "[mount]\nmountpoint = \"/secrets/vault\"\n[backend.vault]\ntype = \"vault\"\naddress = \"{address}\"\n\
+         token_file = \"/run/credentials/secretfs@vault.service/token\"\n\
+         [[tree]]\npath = \"/\"\nbackend = \"vault\"\nsource = \"secret\"\n"
+    );
+    machine.write("/etc/secretfs/vault.toml", &configuration);
+    machine.must(&["mkdir", "/secrets/vault"]);
+    machine.must(&["systemctl", "start", "secretfs@vault"]);
+    let read = machine.run(&["cat", "/secrets/vault/booted/password"]);
+    assert_eq!(
+        String::from_utf8_lossy(&read.stdout),
+        "canary-of-vault",
+        "{}",
+        machine.journal("secretfs@vault")
+    );
+    machine.must(&["systemctl", "stop", "secretfs@vault"]);
+    assert!(!machine.journal("secretfs@vault").contains("canary"));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Owns a machine with a booted systemd: the cached Debian tree, started once for all tests of this process, ended with it.
 //! Does not know what is tried in it. What a test changes is gone with the machine; the tree is only read.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -99,7 +100,7 @@ impl Machine {
         let mut command = Command::new(nspawn);
         command.args(["--quiet", "--boot", "--console=pipe", "--volatile=overlay", "--bind=/dev/fuse"]);
         // No user namespace: FUSE would show the mounts to that one only. No host's systemd that would have to know of it.
-        command.args(["--private-users=no", "--private-network", "--register=no", "--keep-unit"]);
+        command.args(["--private-users=no", "--register=no", "--keep-unit"]);
         command.arg(format!("--machine=secretfs-test-{}", std::process::id()));
         command.arg("--directory").arg(tree);
         command.arg("--bind").arg(bind(&folder.join("etc"), "/etc/secretfs"));
@@ -131,6 +132,14 @@ impl Machine {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
         String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Writes a file in the machine that only its root can read.
+    pub fn write(&self, file: &str, text: &str) {
+        // Through the leader's root, as proc(5) has it: no secret is an argument of a program.
+        let file = PathBuf::from(format!("/proc/{}/root{file}", self.leader));
+        put(&file, text);
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a file of ours");
     }
 
     /// What `systemctl show` says of a property.
