@@ -29,6 +29,8 @@ VAULT_PLUGIN_SOURCES := $(addprefix tests/servers/vault/,go.mod go.sum $(addpref
 VAULT_PLUGINS_STAMP := $(SECRETFS_CACHE)/bin/.plugins-$(call sum_of,$(VAULT_PLUGIN_SOURCES))
 MOTO_REQUIREMENTS := tests/servers/moto/requirements.txt
 MOTO_STAMP := $(SECRETFS_CACHE)/venv/.moto-$(call sum_of,$(MOTO_REQUIREMENTS))
+TREE_SOURCES := tests/servers/systemd/tree
+TREE_STAMP := $(SECRETFS_CACHE)/systemd/.tree-$(call sum_of,$(TREE_SOURCES))
 
 ##@ Try it
 .PHONY: demo
@@ -40,8 +42,8 @@ install: ## build with optimisation, install program and unit to DESTDIR PREFIX 
 	$(CARGO) build --release --locked
 	install -D -m 755 $(BUILT)/secretfs $(DESTDIR)$(PREFIX)/bin/secretfs
 	install -d $(DESTDIR)$(SYSTEMD_UNITS)
-	sed 's|/usr/bin/secretfs|$(PREFIX)/bin/secretfs|' systemd/secretfs.service > $(DESTDIR)$(SYSTEMD_UNITS)/secretfs.service
-	chmod 644 $(DESTDIR)$(SYSTEMD_UNITS)/secretfs.service
+	sed 's|/usr/bin/secretfs|$(PREFIX)/bin/secretfs|' systemd/secretfs@.service > $(DESTDIR)$(SYSTEMD_UNITS)/secretfs@.service
+	chmod 644 $(DESTDIR)$(SYSTEMD_UNITS)/secretfs@.service
 	if [ -n "$(MOUNT_HELPERS)" ]; then \
 	    install -d $(DESTDIR)$(MOUNT_HELPERS) && \
 	    ln -sfn $(PREFIX)/bin/secretfs $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.secretfs; \
@@ -49,7 +51,7 @@ install: ## build with optimisation, install program and unit to DESTDIR PREFIX 
 
 ##@ Work on it
 .PHONY: test
-test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,postgres turns a skip into a failure
+test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,postgres,systemd turns a skip into a failure
 	@echo '== cargo test'
 	@$(CARGO) test --locked --no-fail-fast 2>&1 | awk -f tests/summary.awk
 
@@ -69,7 +71,7 @@ fmt: ## format the source
 
 ##@ What they need
 .PHONY: deps
-deps: deps-packages deps-servers deps-fuse deps-vault deps-moto ## install and build what tests need, once, into SECRETFS_CACHE
+deps: deps-packages deps-servers deps-fuse deps-vault deps-moto deps-systemd ## install and build what tests need, once, into SECRETFS_CACHE
 
 # name of a program, and the Debian package it comes in where another name
 TEST_PROGRAMS := fusermount3:fuse3 age rsync openssl getfattr:attr setpriv:util-linux unshare:util-linux curl bwrap:bubblewrap podman runc
@@ -140,6 +142,23 @@ $(MOTO_STAMP):
 	$(@D)/bin/python -c 'import pip' 2> /dev/null || python3 -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $(MOTO_REQUIREMENTS)
 	rm -f $(@D)/.moto-*
+	touch $@
+
+# Only root can make and boot it: for others the tests that need it are skipped.
+.PHONY: deps-systemd
+ifeq ($(shell id -u),0)
+deps-systemd: $(TREE_STAMP)
+else
+deps-systemd: ;
+endif
+
+$(TREE_STAMP):
+	@tests/servers/packages debootstrap systemd-nspawn:systemd-container
+	@echo '== making a Debian tree for the tests (about two minutes, 150 MB)'
+	tests/servers/systemd/tree $(@D)/tree.new
+	rm -rf $(@D)/tree
+	mv $(@D)/tree.new $(@D)/tree
+	rm -f $(@D)/.tree-*
 	touch $@
 
 # root mounts with mount(2) alone; everybody else goes through fuse3's helper

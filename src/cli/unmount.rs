@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     /// Where it is mounted
     #[arg(required_unless_present = "config")]
     mountpoint: Option<PathBuf>,
-    /// Where this file says it is mounted
+    /// What was mounted with this file, else where it says that it is mounted
     #[arg(short, long, value_name = "FILE", conflicts_with = "mountpoint")]
     config: Option<PathBuf>,
     /// Detach a mount that is in use: it disappears at once and ends with the last open file
@@ -24,25 +24,45 @@ pub(super) struct Arguments {
 /// Unmounts, and only what is ours.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let named = match (&arguments.mountpoint, &arguments.config) {
-        (Some(mountpoint), _) => mountpoint.clone(),
-        (None, Some(file)) => super::mount::load(file)?.mount.mountpoint.ok_or_else(|| {
-            Failure::usage(format!("{} sets no mountpoint: name it instead", file.display()))
-        })?,
+        (Some(mountpoint), _) => vec![mountpoint.clone()],
+        (None, Some(file)) => mounted_with(file)?,
         (None, None) => return Err(Failure::usage("name the mountpoint")),
     };
-    let at = resolved(&named)?;
-    let table =
-        mounts::ours().map_err(|error| Failure::io(format!("cannot read the mount table: {error}")))?;
-    if !table.iter().any(|mount| mount.at == at) {
+    let failed = named.iter().filter_map(|named| unmount(named, arguments.lazy).err());
+    Failure::all(failed.collect())
+}
+
+/// Where `secretfs mount --config FILE` has mounted, by the mount table: the file may have changed since, or have mistakes.
+/// Where nothing is, what the file says.
+fn mounted_with(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let source = mounts::source_option(&file.display().to_string());
+    let mut found = table()?;
+    found.retain(|mount| Some(mount.source.as_str()) == source.strip_prefix(mounts::SOURCE_PREFIX));
+    if !found.is_empty() {
+        return Ok(found.into_iter().map(|mount| mount.at).collect());
+    }
+    let said = super::mount::load(file)?.mount.mountpoint;
+    let said = said
+        .ok_or_else(|| Failure::usage(format!("{} sets no mountpoint: name it instead", file.display())))?;
+    Ok(vec![said])
+}
+
+fn table() -> Result<Vec<mounts::Mount>, Failure> {
+    mounts::ours().map_err(|error| Failure::io(format!("cannot read the mount table: {error}")))
+}
+
+fn unmount(named: &Path, lazy: bool) -> Result<(), Failure> {
+    let at = resolved(named)?;
+    if !table()?.iter().any(|mount| mount.at == at) {
         return Err(Failure::no_input(format!("{} is not a mount of secretfs", named.display())));
     }
-    mounts::unmount(&at, arguments.lazy).map_err(|error| match error.kind() {
-        ErrorKind::ResourceBusy => in_use(&named),
+    mounts::unmount(&at, lazy).map_err(|error| match error.kind() {
+        ErrorKind::ResourceBusy => in_use(named),
         ErrorKind::NotFound => Failure::configuration(format!(
             "unmounting {} as a user needs `fusermount3`: install the package fuse3",
             named.display()
         )),
-        _ => Failure::cannot("unmount", &named, &error),
+        _ => Failure::cannot("unmount", named, &error),
     })
 }
 

@@ -25,6 +25,7 @@ use crate::fuse::{self, Unmounted};
 use crate::hooks::Hooks;
 use crate::leases::Leases;
 use crate::pattern;
+use crate::printable::printable;
 use crate::refresh::Refresher;
 use crate::tree::Trees;
 pub use check::{Check, check};
@@ -166,7 +167,8 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     });
     runtime.spawn(fs.clone().sweep_pins_forever());
     ready()?;
-    tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
+    let status = format!("serving on {at}");
+    tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&printable(&status))]);
     let (why, over) = runtime.block_on(async {
         tokio::select! {
             signal = signals.next() => (signal, false),
@@ -178,7 +180,7 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
         fs.flush();
     }
     tracing::info!(mountpoint = %at, "unmounting: {why}");
-    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    tell_systemd(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::Status("unmounting")]);
     // First: a program of a hook that reads the mount would keep it in use.
     hooks.stop();
     if runtime.block_on(async { tokio::time::timeout(PATIENCE_WITH_HOOKS, running_hooks).await }).is_err() {

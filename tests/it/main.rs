@@ -12,6 +12,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod aws;
+mod booted;
 mod cli;
 mod contract;
 mod control;

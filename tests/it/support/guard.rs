@@ -28,6 +28,11 @@ impl Guard {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         Ok(Self { wrapper: command.spawn().map_err(|e| format!("sh: {e}"))? })
     }
+
+    /// The process that waits for the end; the server is its only child.
+    pub fn id(&self) -> u32 {
+        self.wrapper.id()
+    }
 }
 
 impl Drop for Guard {

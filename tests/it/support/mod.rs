@@ -15,6 +15,7 @@ pub mod page_cache;
 pub mod postgres;
 pub mod rig;
 pub mod samples;
+pub mod systemd;
 pub mod vault;
 
 use std::io::Write;
