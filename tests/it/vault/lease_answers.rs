@@ -22,6 +22,10 @@ fn server(
             [sys, internal, ..] if sys == "sys" && internal == "internal" => {
                 fake_vault::data(&json!({"path": "it/", "type": kind}))
             }
+            // After a 403 it is asked whether the token lives.
+            [.., token, look] if token == "token" && look == "lookup-self" => {
+                fake_vault::data(&json!({"ttl": 0, "renewable": false, "num_uses": 0, "explicit_max_ttl": 0}))
+            }
             [.., folder, name] => answer(&format!("{folder}/{name}"), request),
             _ => error(404),
         }
