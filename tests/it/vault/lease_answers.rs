@@ -63,7 +63,7 @@ async fn a_lease_that_may_still_be_good_is_not_thrown_away_and_one_that_is_not_i
             _ => error(500),
         });
         assert_eq!(vault.renew(&lease()).await.unwrap_err(), expected);
-        for request in fake.requests() {
+        for request in fake.requests().into_iter().filter(|request| !request.target.contains("lookup-self")) {
             assert_eq!(request.method, "POST");
             assert!(!request.target.contains("canary"), "the id is in the body");
             assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap()["lease_id"], LEASE);
