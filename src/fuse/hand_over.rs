@@ -3,8 +3,9 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::Request;
 use tokio::runtime::Handle;
@@ -14,16 +15,22 @@ use crate::errno::Failure;
 /// How long a request waits before its caller is watched, and how often from then on. A killed reader is let go within
 /// twice this.
 const WATCH: Duration = Duration::from_millis(100);
+/// After a caller was let go, others are looked at before they wait, for this long: a crowd is killed together.
+const CROWD: Duration = Duration::from_secs(1);
 
 /// Runs what has to wait on the runtime that the daemon gave.
 pub(super) struct HandOver {
     runtime: Handle,
     deadline: Duration,
+    let_go: LetGo,
 }
+
+/// When a caller was let go the last time. Guards a moment; held to read or set it.
+type LetGo = Arc<Mutex<Option<Instant>>>;
 
 impl HandOver {
     pub(super) fn new(runtime: Handle, deadline: Duration) -> Self {
-        Self { runtime, deadline }
+        Self { runtime, deadline, let_go: LetGo::default() }
     }
 
     /// Replies at once when `work` is ready at its first poll. Else moves it and the reply into a task: exactly one reply
@@ -41,8 +48,8 @@ impl HandOver {
             return reply(result);
         }
         let caller = Caller(request.pid());
-        let deadline = self.deadline;
-        self.runtime.spawn(async move { reply(wait(work, deadline, caller).await) });
+        let (deadline, let_go) = (self.deadline, self.let_go.clone());
+        self.runtime.spawn(async move { reply(wait(work, deadline, caller, &let_go).await) });
     }
 }
 
@@ -50,9 +57,14 @@ async fn wait<T>(
     mut work: Pin<Box<impl Future<Output = Result<T, Failure>>>>,
     deadline: Duration,
     caller: Caller,
+    let_go: &LetGo,
 ) -> Result<T, Failure> {
-    // Of those whom the kernel let wait behind another's lookup, deaf to signals, some come here killed already.
-    if caller.is_told_to_stop() {
+    let last = || let_go.lock().unwrap_or_else(|e| e.into_inner());
+    // Of those whom the kernel let wait behind another's lookup, deaf to signals, some come here killed already. A signal that
+    // its program handles is no reason to end a wait that has hardly begun.
+    let is_crowd = last().is_some_and(|at| at.elapsed() < CROWD);
+    if is_crowd && caller.has_pending(is_killed) {
+        *last() = Some(Instant::now());
         return Err(Failure::Interrupted);
     }
     let end = tokio::time::sleep(deadline);
@@ -63,7 +75,8 @@ async fn wait<T>(
             result = &mut work => return result,
             () = &mut end => return Err(Failure::DeadlinePassed),
             () = tokio::time::sleep(WATCH) => {
-                if caller.is_told_to_stop() {
+                if caller.has_pending(is_told_to_stop) {
+                    *last() = Some(Instant::now());
                     return Err(Failure::Interrupted);
                 }
             }
@@ -76,25 +89,36 @@ async fn wait<T>(
 struct Caller(u32);
 
 impl Caller {
-    /// Whether a signal that it neither blocks nor ignores is pending for the thread or its process (proc(5), SigPnd and
-    /// ShdPnd against SigBlk and SigIgn). A caller that cannot be seen (0: another pid namespace) is never interrupted.
-    fn is_told_to_stop(&self) -> bool {
+    /// Whether `is` finds a signal in its status (proc(5)). A caller that cannot be seen (0: another pid namespace) is never
+    /// interrupted.
+    fn has_pending(&self, is: fn(&str) -> bool) -> bool {
         if self.0 == 0 {
             return false;
         }
         match std::fs::read_to_string(format!("/proc/{}/status", self.0)) {
-            Ok(status) => has_pending_signal(&status),
+            Ok(status) => is(&status),
             Err(_) => false,
         }
     }
 }
 
-fn has_pending_signal(status: &str) -> bool {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-    };
-    (mask("SigPnd") | mask("ShdPnd")) & !(mask("SigBlk") | mask("SigIgn")) != 0
+/// Whether a signal that it neither blocks nor ignores is pending for a thread or its process (SigPnd and ShdPnd against SigBlk
+/// and SigIgn).
+fn is_told_to_stop(status: &str) -> bool {
+    (mask(status, "SigPnd") | mask(status, "ShdPnd")) & !(mask(status, "SigBlk") | mask(status, "SigIgn"))
+        != 0
+}
+
+/// Whether a thread is about to die: of any signal that ends its process the kernel makes a SIGKILL for each thread
+/// (`complete_signal`, kernel/signal.c).
+fn is_killed(status: &str) -> bool {
+    const SIGKILL: u64 = 1 << 8;
+    (mask(status, "SigPnd") | mask(status, "ShdPnd")) & SIGKILL != 0
+}
+
+fn mask(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -110,11 +134,15 @@ mod tests {
         };
         let none = "0000000000000000";
         let kill = "0000000000000100";
-        assert!(!has_pending_signal(&status(none, none, none, none)));
-        assert!(has_pending_signal(&status(kill, none, none, none)));
-        assert!(has_pending_signal(&status(none, kill, none, none)));
-        assert!(!has_pending_signal(&status(none, kill, kill, none)));
-        assert!(!has_pending_signal(&status(none, kill, none, kill)));
-        assert!(!has_pending_signal("nonsense"));
+        assert!(!is_told_to_stop(&status(none, none, none, none)));
+        assert!(is_told_to_stop(&status(kill, none, none, none)));
+        assert!(is_told_to_stop(&status(none, kill, none, none)));
+        assert!(!is_told_to_stop(&status(none, kill, kill, none)));
+        assert!(!is_told_to_stop(&status(none, kill, none, kill)));
+        assert!(!is_told_to_stop("nonsense"));
+        let handled = "0000000000010000";
+        assert!(is_told_to_stop(&status(none, handled, none, none)));
+        assert!(!is_killed(&status(none, handled, none, none)), "its program may go on after SIGCHLD");
+        assert!(is_killed(&status(kill, none, none, none)) && is_killed(&status(none, kill, none, none)));
     }
 }
