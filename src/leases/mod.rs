@@ -336,4 +336,4 @@ impl Leases {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

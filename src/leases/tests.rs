@@ -43,34 +43,45 @@ fn world_over(of_cache: cache::Limits, role: Role, limits: Limits, terms: Terms)
     World { clock, mint, leases: Arc::new(leases) }
 }
 
+/// Does all that is due now, as the refresh loop would.
+pub(crate) async fn act(leases: &Leases) {
+    for _ in 0..100 {
+        let now = leases.cache.clock().now();
+        let (errands, next) = leases.due(now);
+        if errands.is_empty() {
+            assert!(next.is_none_or(|next| next > now), "the loop would not sleep");
+            return;
+        }
+        for errand in errands {
+            leases.act(errand).await;
+        }
+    }
+    panic!("there is always something to be done");
+}
+
+/// Does what becomes due beside what may wait for it.
+pub(crate) async fn run<T>(leases: &Leases, waits: impl Future<Output = T>) -> T {
+    tokio::pin!(waits);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut waits => return done,
+            () = leases.woken() => act(leases).await,
+        }
+    }
+}
+
 fn world() -> World {
     world_with(Role::default(), Limits::default(), Terms::default())
 }
 
 impl World {
-    /// All that is due now.
     async fn act(&self) {
-        loop {
-            let (errands, _) = self.leases.due(self.clock.now());
-            if errands.is_empty() {
-                return;
-            }
-            for errand in errands {
-                self.leases.act(errand).await;
-            }
-        }
+        act(&self.leases).await;
     }
 
-    /// Runs the loop beside what waits for it.
     async fn run<T>(&self, waits: impl Future<Output = T>) -> T {
-        tokio::pin!(waits);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut waits => return done,
-                () = self.leases.woken() => self.act().await,
-            }
-        }
+        run(&self.leases, waits).await
     }
 
     async fn open(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {

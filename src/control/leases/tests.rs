@@ -76,19 +76,7 @@ fn world() -> World {
 impl World {
     /// Runs what the background loop would beside what waits for it.
     async fn run<T>(&self, waits: impl Future<Output = T>) -> T {
-        let leases = &self.control.leases;
-        tokio::pin!(waits);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut waits => return done,
-                () = leases.woken() => {
-                    for errand in leases.due(self.clock.now()).0 {
-                        leases.act(errand).await;
-                    }
-                }
-            }
-        }
+        crate::leases::tests::run(&self.control.leases, waits).await
     }
 
     async fn open(&self, of: &SecretRef) {

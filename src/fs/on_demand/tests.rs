@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsStr;
-use std::pin::pin;
 
 use super::*;
 use async_trait::async_trait;
@@ -100,27 +99,12 @@ fn world() -> World {
 
 impl World {
     async fn act(&self) {
-        loop {
-            let (errands, _) = self.leases.due(self.clock.now());
-            if errands.is_empty() {
-                return;
-            }
-            for errand in errands {
-                self.leases.act(errand).await;
-            }
-        }
+        crate::leases::tests::act(&self.leases).await;
     }
 
     /// Runs the loop that makes leases beside what may wait for it.
     async fn run<T>(&self, waits: impl Future<Output = T>) -> T {
-        let mut waits = pin!(waits);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut waits => return done,
-                () = self.leases.woken() => self.act().await,
-            }
-        }
+        crate::leases::tests::run(&self.leases, waits).await
     }
 
     async fn pass(&self, time: Duration) {

@@ -122,29 +122,8 @@ impl Life {
         }
     }
 
-    async fn act(&self) {
-        for _ in 0..100 {
-            let (errands, next) = self.leases.due(self.clock.now());
-            if errands.is_empty() {
-                assert!(next.is_none_or(|next| next > self.clock.now()), "the loop would not sleep");
-                return;
-            }
-            for errand in errands {
-                self.leases.act(errand).await;
-            }
-        }
-        panic!("there is always something to be done");
-    }
-
     async fn run<T>(&self, waits: impl Future<Output = T>) -> T {
-        tokio::pin!(waits);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut waits => return done,
-                () = self.leases.woken() => self.act().await,
-            }
-        }
+        super::run(&self.leases, waits).await
     }
 
     fn disturbed(&mut self) {
@@ -163,7 +142,7 @@ impl Life {
                 let end = self.clock.now().plus(Duration::from_secs(*seconds));
                 while self.clock.now() < end {
                     self.clock.advance(STEP);
-                    self.act().await;
+                    super::act(&self.leases).await;
                     self.check();
                 }
             }
