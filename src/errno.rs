@@ -55,6 +55,9 @@ pub enum Failure {
     /// A handle that this process did not give out.
     #[error("unknown file handle")]
     BadHandle,
+    /// Nobody serves the mount any more.
+    #[error("the mount is given up")]
+    GaveUp,
     /// There is no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -139,6 +142,7 @@ impl Failure {
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::BadHandle => libc::ESTALE,
+            Self::GaveUp => libc::EIO,
             Self::NoAttribute => libc::ENODATA,
             Self::SmallBuffer => libc::ERANGE,
             Self::NotSupported => libc::EOPNOTSUPP,
@@ -179,6 +183,7 @@ mod tests {
             (Failure::DeadlinePassed, "ETIMEDOUT"),
             (Failure::Interrupted, "EINTR"),
             (Failure::BadHandle, "ESTALE"),
+            (Failure::GaveUp, "EIO"),
             (Failure::NoAttribute, "ENODATA"),
             (Failure::SmallBuffer, "ERANGE"),
             (Failure::NotSupported, "EOPNOTSUPP"),
