@@ -175,6 +175,11 @@ impl Serving {
 }
 
 impl Mounted {
+    /// Ready when the mount is gone (unmounted by somebody else).
+    pub async fn over(&self) {
+        self.serving.over().await;
+    }
+
     /// Who tells programs of changes.
     pub fn teller(&self) -> &Teller {
         self.serving.teller()

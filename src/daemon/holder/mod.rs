@@ -223,7 +223,6 @@ impl Holder {
         if let Some(worker) = &mut self.serving {
             let now = Instant::now();
             worker.serving = Some(now);
-            worker.heard = now;
             tracing::debug!(pid = worker.pid, took = ?now - worker.started, "a worker serves");
         }
     }
@@ -233,7 +232,7 @@ impl Holder {
         match message {
             ToHolder::Pong(_) => {
                 if let Some(worker) = self.serving.as_mut().filter(|_| is_serving) {
-                    worker.heard = Instant::now();
+                    worker.silent = 0;
                 }
             }
             ToHolder::Serving if is_serving => {
@@ -313,7 +312,7 @@ impl Holder {
         systemd::alive();
         self.pings += 1;
         let ping = self.pings;
-        let asked = self.probe.as_ref().and_then(Probe::waits_since);
+        let is_deaf = self.probe.as_mut().is_some_and(|probe| probe.waits_for_looks() >= LOOKS);
         let is_ending = self.ending.is_some();
         if let Some(worker) = self.serving.as_mut() {
             let stuck = match worker.serving {
@@ -322,18 +321,22 @@ impl Holder {
                 }
                 // It has its own time for that.
                 Some(_) if is_ending => None,
-                Some(_) if worker.heard.elapsed() > self.watchdog => Some("does not answer"),
-                Some(since) => asked
-                    .filter(|asked| asked.max(&since).elapsed() > self.watchdog)
-                    .map(|_| "does not answer programs"),
+                Some(_) if worker.silent >= LOOKS => Some("does not answer"),
+                Some(since) if is_deaf && since.elapsed() >= self.watchdog => {
+                    Some("does not answer programs")
+                }
+                Some(_) => None,
             };
             if let Some(stuck) = stuck {
                 tracing::error!(pid = worker.pid, "a worker {stuck}: it is replaced");
                 worker.kill();
                 // Not again at every look until its end is heard of.
-                worker.heard = Instant::now();
-                worker.started = worker.heard;
+                worker.silent = 0;
+                worker.started = Instant::now();
+                worker.serving = worker.serving.map(|_| worker.started);
             } else if worker.serving.is_some() {
+                // By looks and not by the clock: where we ourselves did not get to look, its answers wait for us.
+                worker.silent += 1;
                 worker.tell(&ToWorker::Ping(ping), &[]);
             }
         }

@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Asks again and again, on a thread of its own: who asks a mount that does not answer waits in the kernel, deaf to everything.
-#[derive(Debug, Clone)]
-pub(super) struct Probe(Arc<Shared>);
+#[derive(Debug)]
+pub(super) struct Probe {
+    shared: Arc<Shared>,
+    /// The question that was waited for at the last look, and at how many looks before.
+    seen: Option<(Instant, u32)>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -24,7 +28,7 @@ impl Probe {
     /// There can be no thread.
     pub(super) fn start(at: PathBuf, period: Duration) -> io::Result<Self> {
         let shared = Arc::new(Shared { waits_since: Mutex::new(None) });
-        let probe = Self(shared.clone());
+        let probe = Self { shared: shared.clone(), seen: None };
         std::thread::Builder::new().name("probe".into()).spawn(move || {
             // Until nobody looks any more.
             while Arc::strong_count(&shared) > 1 {
@@ -38,9 +42,14 @@ impl Probe {
         Ok(probe)
     }
 
-    /// Since when an answer is waited for; none while none is.
-    pub(super) fn waits_since(&self) -> Option<Instant> {
-        *self.0.lock()
+    /// At how many looks in a row, this one included, one and the same answer was waited for.
+    pub(super) fn waits_for_looks(&mut self) -> u32 {
+        let since = *self.shared.lock();
+        self.seen = since.map(|since| match self.seen {
+            Some((before, looks)) if before == since => (since, looks.saturating_add(1)),
+            _ => (since, 1),
+        });
+        self.seen.map_or(0, |(_, looks)| looks)
     }
 }
 

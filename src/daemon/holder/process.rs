@@ -86,8 +86,8 @@ pub(super) struct Worker {
     pub(super) started: Instant,
     /// Since when it answers requests.
     pub(super) serving: Option<Instant>,
-    /// When it was heard of the last time.
-    pub(super) heard: Instant,
+    /// Looks since it was heard of.
+    pub(super) silent: u32,
 }
 
 impl Worker {
@@ -109,7 +109,7 @@ impl Worker {
             .name("worker".into())
             .spawn(move || listen(number, &heard, child, &events))?;
         let now = Instant::now();
-        Ok(Self { number, channel, process, pid, started: now, serving: None, heard: now })
+        Ok(Self { number, channel, process, pid, started: now, serving: None, silent: 0 })
     }
 
     /// Tells it something. A worker that is gone does not hear it, and is told of by its end.

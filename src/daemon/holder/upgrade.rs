@@ -124,9 +124,8 @@ impl Holder {
     pub(super) fn let_take_over(&mut self) -> Flow {
         let Some(upgrade) = self.upgrade.take() else { return Flow::GoOn };
         upgrade.successor.tell(&ToWorker::TakeOver, &[]);
-        let now = Instant::now();
         let mut successor = upgrade.successor;
-        (successor.started, successor.heard) = (now, now);
+        successor.started = Instant::now();
         self.serving = Some(successor);
         let former = std::mem::replace(&mut self.command, upgrade.command);
         self.taking_over = Some(TakingOver { asked_by: upgrade.asked_by, former });
