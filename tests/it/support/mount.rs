@@ -193,6 +193,10 @@ impl Mount {
     /// SIGKILL to all of the program, the holder first, and its end.
     pub fn kill(&mut self) {
         let worker = self.worker_now();
+        if let Some(worker) = worker {
+            // So that it has no time to end in good order.
+            signal(worker, "STOP");
+        }
         signal(self.child.id(), "KILL");
         self.ended();
         if let Some(worker) = worker {
