@@ -4,9 +4,12 @@
 mod check;
 mod harden;
 mod kernel_timeout;
+pub(crate) mod needs;
 mod plan;
+pub mod sandbox;
 mod signals;
 mod watchers;
+pub(crate) mod way;
 
 use std::io;
 use std::sync::Arc;

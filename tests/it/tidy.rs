@@ -10,7 +10,7 @@ use std::path::Path as FilePath;
 use source::{Path, Token, closing, matches, paths, tokens};
 
 /// A crate, the one folder that may name it, and why. A `*` at the end stands for any ending.
-const CONFINED: [(&str, &str, &str); 10] = [
+const CONFINED: [(&str, &str, &str); 12] = [
     ("fuser", "src/fuse/", "only the adapter knows the kernel's protocol"),
     ("vaultrs", "src/backend/vault/", "only the Vault backend knows its client"),
     ("rustify", "src/backend/vault/", "only the Vault backend knows its client"),
@@ -21,6 +21,8 @@ const CONFINED: [(&str, &str, &str); 10] = [
     ("clap", "src/cli/", "only the command line reads arguments"),
     ("toml_edit", "src/config/", "only the configuration reads TOML"),
     ("sd_notify", "src/daemon/", "only the daemon talks to systemd"),
+    ("landlock", "src/daemon/", "only the daemon puts its worker into a sandbox"),
+    ("seccompiler", "src/daemon/", "only the daemon puts its worker into a sandbox"),
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
