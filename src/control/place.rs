@@ -263,6 +263,14 @@ mod tests {
         assert_eq!(file_name("../etc:1"), "-------1.sock");
     }
 
+    #[test]
+    fn the_folder_can_be_made_before_any_socket() {
+        let made = make_folder().unwrap();
+        assert!(folders().contains(&made));
+        assert_eq!(mode(&made), 0o700);
+        assert_eq!(folder(), folders().first().cloned());
+    }
+
     #[tokio::test]
     async fn folder_and_socket_are_the_owners_alone_and_the_socket_goes_with_its_process() {
         let (_scratch, place) = scratch();

@@ -50,8 +50,12 @@ const SPAWNS: [(&str, &str); 14] = [
 ];
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 2] = [
+const UNSAFE: [(&str, &str); 3] = [
     ("src/fuse/mount_attributes.rs", "mount_setattr(2) is in libc only, as a bare system call"),
+    (
+        "tests/it/sandbox/raw.rs",
+        "calls that are refused, by their bare numbers: safe crates do not have most",
+    ),
     ("tests/it/support/page_cache.rs", "cachestat(2) is a bare system call, and mmap(2) is unsafe by nature"),
 ];
 /// Files that may name a raw error number, and why. All others give a `Failure`.

@@ -9,6 +9,7 @@ mod calls;
 mod capabilities;
 mod files;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -16,7 +17,7 @@ use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior
 use rustix::thread::{no_new_privs, set_no_new_privs};
 
 use super::needs::{Variables, of_backend};
-use super::plan::Plan;
+use super::plan::{BackendPlan, Plan};
 use crate::control;
 
 const SOCKET_FILES: &str = "socket files (Landlock)";
@@ -34,14 +35,18 @@ impl Rules {
     /// What the worker of a mount needs: the machine's own files, those that its backends name, the control socket's folder
     /// (which must be there: [`control::make_folder`]).
     pub fn of(plan: &Plan) -> Self {
-        let variable = |name: &str| std::env::var_os(name);
-        let backends = plan.backends.iter();
-        let needs = backends.flat_map(|(name, backend)| of_backend(name, backend, &Variables(&variable)));
-        let mut rules = Self::of_machine();
-        for need in needs {
-            rules.may_follow(&need.path);
-        }
+        let mut rules = Self::of_backends(&plan.backends, |name| std::env::var_os(name));
         rules.write = control::folders();
+        rules
+    }
+
+    fn of_backends(backends: &[(String, BackendPlan)], variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let mut rules = Self::of_machine();
+        for (name, backend) in backends {
+            for need in of_backend(name, backend, &Variables(&variable)) {
+                rules.may_follow(&need.path);
+            }
+        }
         rules
     }
 
@@ -171,5 +176,37 @@ fn count_threads() -> Result<(), String> {
         Ok(1) => Ok(()),
         Ok(threads) => Err(format!("there are {threads} threads, and only this one is in it")),
         Err(error) => Err(format!("/proc/self/task: {error}")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::backend::store::{Config, KeySource};
+    use crate::backend::{aws, vault};
+
+    #[test]
+    fn the_folders_of_what_the_backends_name_may_be_read() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().canonicalize().unwrap();
+        let path = |name: &str| folder.join(name);
+        for name in ["store", "keys", "tokens", "home/.aws/sso/cache"] {
+            std::fs::create_dir_all(path(name)).unwrap();
+        }
+        let key = KeySource::Identity(path("keys/identity"));
+        let token = vault::TokenSource::File(path("tokens/token"));
+        let backends = [
+            ("s".to_owned(), BackendPlan::Store(Config { file: path("store/s.age"), key })),
+            ("v".to_owned(), BackendPlan::Vault(vault::Config { token, ..vault::Config::default() })),
+            ("a".to_owned(), BackendPlan::Aws(aws::Config::default())),
+        ];
+        let home = path("home");
+        let rules = Rules::of_backends(&backends, |name| (name == "HOME").then(|| home.clone().into()));
+        let ours: Vec<_> = rules.read.iter().filter(|read| read.starts_with(&folder)).collect();
+        let expected = ["store", "keys", "tokens", "home/.aws", "home/.aws/sso/cache"].map(path);
+        assert_eq!(ours, expected.iter().collect::<Vec<_>>(), "and the home folder itself is not among them");
+        assert!(rules.read.contains(&PathBuf::from("/etc")));
+        assert!(rules.write.is_empty());
     }
 }
