@@ -68,6 +68,10 @@ pub const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("ask an abstract socket", "done", "EPERM"),
 ];
 
+/// Attempts that only a newer kernel forbids, and the measure that says so.
+pub const NEW: &[(&str, &str)] =
+    &[("listen at a port", "TCP ports"), ("ask an abstract socket", "abstract sockets")];
+
 /// What a worker does.
 pub const ALLOWED: &[&str] = &[
     "start threads",
