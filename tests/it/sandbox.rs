@@ -146,7 +146,8 @@ fn place(variable: &str) -> PathBuf {
 }
 
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "\n{line}").unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "\n{line}").unwrap();
 }
 
 fn is_root() -> Result<(), String> {
