@@ -37,7 +37,6 @@ async fn store() -> String {
     let store = Store::new(store::Config { file, key: KeySource::Identity(key) }, Clock::System).unwrap();
     let before = read(&store, "a").await;
     say(READY);
-    // Not by looking every second or so: by inotify, which the long wait below cannot tell, but `told` can.
     tokio::time::timeout(HANG, store.changed()).await.expect("a change is noticed");
     format!("{before}, {}", read(&store, "a").await)
 }
