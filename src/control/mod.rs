@@ -25,7 +25,7 @@ use crate::cache::SecretCache;
 use crate::fs::SecretFs;
 use crate::leases::Leases;
 use crate::tree::Trees;
-pub use place::{Socket, Unclaimed, claim, folder};
+pub use place::{Socket, Unclaimed, claim, folder, folders, make_folder};
 use protocol::{Answer, Command, MAX_REQUEST, MAX_TARGETS, Refusal, RefusalKind, Reply, VERSION};
 use status::HookLine;
 

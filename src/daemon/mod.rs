@@ -8,13 +8,16 @@ mod check;
 mod harden;
 mod holder;
 mod kernel_timeout;
+pub(crate) mod needs;
 mod plan;
 mod restarts;
+pub mod sandbox;
 mod signals;
 mod start;
 mod systemd;
 mod watchers;
 mod worker;
+pub(crate) mod way;
 
 use std::io;
 

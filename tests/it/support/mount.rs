@@ -200,10 +200,7 @@ impl Mount {
         signal(self.child.id(), "KILL");
         self.ended();
         if let Some(worker) = worker {
-            let gone =
-                Command::new("kill").args(["-KILL", &worker.to_string()]).stderr(Stdio::null()).status();
-            // It ends by itself when its holder is gone.
-            let _ = gone.expect("kill");
+            signal(worker, "KILL");
             let start = Instant::now();
             while Path::new(&format!("/proc/{worker}")).exists() {
                 assert!(start.elapsed() < HANG, "worker {worker} does not die");
