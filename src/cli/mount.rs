@@ -14,7 +14,7 @@ use super::plan::{plan, settings_of};
 use super::store_key::KeyOptions;
 use crate::backend::store::KeySource;
 use crate::config::units;
-use crate::daemon::{self, BackendPlan, Handed, Plan, WorkerCommand};
+use crate::daemon::{self, BackendPlan, Handed, Kept, Plan, WorkerCommand};
 use crate::{config, mounts};
 
 /// `secretfs mount SOURCE MOUNTPOINT`, `secretfs mount --config FILE [MOUNTPOINT]`.
@@ -60,12 +60,24 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     if arguments.daemon && !announce {
         return background::start(OsStr::new("mount"), words);
     }
+    // Before anything is opened that could take the place of what is kept.
+    let kept = Kept::take();
     let file = arguments.config.clone();
     let text = file.as_deref().map(config::text_of).transpose();
     let text = text.map_err(|invalid| Failure::problems(&invalid.to_string()))?;
     let plan = planned(arguments, text.as_deref(), environment)?;
-    let at = check_mountpoint(&plan.mountpoint)?;
-    hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
+    let kept = match kept {
+        // Not looked at: whoever looks waits for us.
+        Some(kept) if kept.is_at(&plan.mountpoint) => Some(kept),
+        other => {
+            if let Some(other) = other {
+                other.give_up();
+            }
+            let at = check_mountpoint(&plan.mountpoint)?;
+            hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
+            None
+        }
+    };
     let mut handed = Handed::new(text);
     for (_, backend) in &plan.backends {
         if let BackendPlan::Store(store) = backend
@@ -76,7 +88,7 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     }
     let command = WorkerCommand::of_this_program(words)
         .map_err(|error| Failure::io(format!("cannot find this program's own file: {error}")))?;
-    daemon::hold(plan, &handed, command, || if announce { background::announce() } else { Ok(()) })
+    daemon::hold(plan, kept, &handed, command, || if announce { background::announce() } else { Ok(()) })
         .map_err(Into::into)
 }
 
@@ -142,7 +154,7 @@ fn check_mountpoint(at: &Path) -> Result<PathBuf, Failure> {
             return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
         }
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return Err(gone(at)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => replace_gone(at)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let at = at.display();
             return Err(Failure::no_input(format!("there is no directory {at} to mount on: make it first")));
@@ -155,7 +167,7 @@ fn check_mountpoint(at: &Path) -> Result<PathBuf, Failure> {
     if mounted.iter().any(|mount| mount.at == at) {
         // The kernel may still hold attributes of a program that is gone; this it always asks the program.
         if rustix::fs::statfs(&at).is_err_and(|error| error == rustix::io::Errno::NOTCONN) {
-            return Err(gone(&at));
+            return replace_gone(&at).map(|()| at);
         }
         return Err(Failure::usage(format!(
             "{} is a mount of secretfs already: unmount it first",
@@ -163,6 +175,16 @@ fn check_mountpoint(at: &Path) -> Result<PathBuf, Failure> {
         )));
     }
     Ok(at)
+}
+
+/// Takes a dead mount away where nobody else will: a service manager starts us again and again, and asks nobody.
+fn replace_gone(at: &Path) -> Result<(), Failure> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return Err(gone(at));
+    }
+    let whole = std::path::absolute(at).unwrap_or_else(|_| at.to_owned());
+    tracing::warn!(mountpoint = %at.display(), "a mount whose program is gone is in its place: it is taken away");
+    mounts::unmount(&whole, true).map_err(|error| Failure::cannot("unmount", at, &error))
 }
 
 fn gone(at: &Path) -> Failure {

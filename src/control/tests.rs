@@ -226,7 +226,7 @@ async fn every_wait_for_a_backend_ends_at_the_deadline() {
         version: VERSION,
         command: &Command::Status { secrets: true, lease_ids: true },
     });
-    let told = world.control.reply(&asked).now_or_never();
+    let told = world.control.reply(protocol::parse(&asked)).now_or_never();
     assert!(matches!(told, Some(Reply::Status(_))), "status waits for a backend");
 }
 
@@ -265,7 +265,7 @@ async fn a_flush_wipes_what_is_held_and_says_how_much() {
 }
 
 async fn reply(control: &Control, line: &[u8]) -> Reply {
-    control.reply(line).await
+    control.reply(protocol::parse(line)).await
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ proptest! {
         let world = world(&[("", "")]);
         world.backend.put("a", &[("k", b"canary")]);
         let began = Instant::now();
-        let reply = runtime.block_on(world.control.reply(&line));
+        let reply = runtime.block_on(world.control.reply(protocol::parse(&line)));
         prop_assert!(began.elapsed() < Duration::from_secs(20));
         let answer = line_of(&Answer { version: VERSION, reply });
         prop_assert!(serde_json::from_slice::<Answer>(&answer).is_ok());

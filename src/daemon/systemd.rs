@@ -1,6 +1,8 @@
 //! Owns what the service manager is told (sd_notify(3)).
 //! Does not know why. Without `NOTIFY_SOCKET` all of it does nothing.
 
+use std::process::Command;
+
 use sd_notify::NotifyState;
 
 use crate::printable::printable;
@@ -18,6 +20,33 @@ pub(super) fn alive() {
     }
 }
 
+/// Whether the unit that this process belongs to is being restarted rather than stopped, as far as the service manager says so:
+/// it sends the same signal for both.
+pub(super) fn is_restarting() -> bool {
+    let Some(unit) = own_unit() else { return false };
+    let output =
+        Command::new("systemctl").args(["list-jobs", "--no-legend", "--no-pager", "--plain"]).output();
+    let Ok(output) = output else { return false };
+    is_restart_job(&String::from_utf8_lossy(&output.stdout), &unit)
+}
+
+/// The unit, by the control group that systemd has put this process into.
+fn own_unit() -> Option<String> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let of_unit = groups.lines().filter_map(|line| line.rsplit('/').find(|name| name.ends_with(".service")));
+    of_unit.last().map(str::to_owned)
+}
+
+/// systemctl(1), `list-jobs`: JOB UNIT TYPE STATE.
+fn is_restart_job(jobs: &str, unit: &str) -> bool {
+    jobs.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        // systemd escapes nothing here, but shows a name with `@` as it is.
+        words.next() == Some(unit)
+            && words.next().is_some_and(|kind| ["restart", "try-restart"].contains(&kind))
+    })
+}
+
 /// The mount ends.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("unmounting")]);
@@ -27,5 +56,19 @@ fn tell(state: &[NotifyState<'_>]) {
     // A broken socket is systemd's to notice.
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("cannot notify systemd: {}", error.kind());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_is_told_from_a_stop() {
+        let jobs = " 7 other.service restart running\n 8 secretfs@a.service stop running\n 9 secretfs@b.service restart running\n";
+        assert!(is_restart_job(jobs, "secretfs@b.service"));
+        assert!(!is_restart_job(jobs, "secretfs@a.service"));
+        assert!(!is_restart_job("", "secretfs@a.service"));
+        assert!(!is_restart_job("No jobs running.\n", "secretfs@a.service"));
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::super::channel::ToWorker;
-use super::super::{Failure, systemd};
+use super::super::{Failure, kept, systemd};
 use super::{Flow, Holder};
 use crate::fuse;
 
@@ -36,7 +36,7 @@ impl Holder {
     /// Begins the end, once.
     pub(super) fn end(&mut self, why: &str) -> Flow {
         if self.ending.is_none() {
-            tracing::info!(mountpoint = %self.place.at.display(), "unmounting: {why}");
+            tracing::info!(mountpoint = %self.kept.place.at.display(), "unmounting: {why}");
             systemd::stopping();
             self.begin_ending(why);
             self.abandon_upgrade("the mount is ending");
@@ -69,7 +69,7 @@ impl Holder {
     /// The kernel has ended the mount: nothing of it is in the tree, and the worker gives back what it has by itself.
     pub(super) fn note_over(&mut self) {
         if self.ending.is_none() {
-            tracing::info!(mountpoint = %self.place.at.display(), "unmounting: unmounted by somebody else");
+            tracing::info!(mountpoint = %self.kept.place.at.display(), "unmounting: unmounted by somebody else");
             systemd::stopping();
             self.begin_ending("unmounted by somebody else");
         }
@@ -81,7 +81,7 @@ impl Holder {
 
     /// The worker has let go of the mount.
     pub(super) fn detach(&mut self) {
-        let result = self.place.detach().map_err(|error| error.to_string());
+        let result = self.kept.place.detach().map_err(|error| error.to_string());
         if let Some(worker) = &self.serving {
             worker.tell(&ToWorker::Detached(result.clone()), &[]);
         }
@@ -103,7 +103,7 @@ impl Holder {
         if let Some(InUse(in_use)) = ending.ended {
             if in_use {
                 tracing::warn!(
-                    mountpoint = %self.place.at.display(),
+                    mountpoint = %self.kept.place.at.display(),
                     "was in use: detached; files still open in it give errors from now on"
                 );
             }
@@ -131,23 +131,32 @@ impl Holder {
 
     /// No worker can serve the mount: whoever waits is told EIO, and it is taken out of the tree.
     pub(super) fn give_up(&mut self) -> Flow {
-        let at = self.place.at.display().to_string();
+        let at = self.kept.place.at.display().to_string();
         tracing::error!(mountpoint = %at, crashes = self.restarts.total(), "workers crash too often: the mount is given up");
         systemd::stopping();
         self.abandon_upgrade("the mount is given up");
         self.kill_all();
-        let detached = self.place.detach_in_use();
-        if let Err(error) = fuse::refuse_all(self.requests.as_fd(), QUIET, MOST) {
+        let detached = self.kept.place.detach_in_use();
+        if let Err(error) = fuse::refuse_all(self.kept.requests.as_fd(), QUIET, MOST) {
             tracing::warn!("requests cannot be refused: {error}");
         }
         if let Err(error) = detached {
             tracing::error!("the mount is not taken out of the tree: {error}");
         }
+        self.forget();
         Flow::Over(Err(Failure::GivenUp { at, crashes: self.restarts.total() }))
     }
 
+    fn forget(&self) {
+        if self.outlives_us {
+            kept::forget();
+        }
+    }
+
+    /// What came of it. Whatever that is, nobody goes on with this mount.
     fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
-        let result = detached.unwrap_or_else(|| self.place.detach().map_err(|error| error.to_string()));
-        result.map_err(|error| Failure::Unmount { at: self.place.at.display().to_string(), error })
+        self.forget();
+        let result = detached.unwrap_or_else(|| self.kept.place.detach().map_err(|error| error.to_string()));
+        result.map_err(|error| Failure::Unmount { at: self.kept.place.at.display().to_string(), error })
     }
 }

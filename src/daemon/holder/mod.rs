@@ -15,12 +15,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::channel::{ToHolder, ToWorker};
+use super::kept::Kept;
 use super::restarts::{Next, Restarts};
 use super::signals::{Heard, Signals};
 use super::start::{Given, Handed, PROTOCOL, Start};
 use super::{Failure, Plan, kernel_timeout, mount_failure, systemd};
 use crate::clock::Clock;
-use crate::fuse::{self, MountPoint, Offered};
+use crate::control;
+use crate::fuse::{self, MountPoint, Unattached};
 use end::Ending;
 use probe::Probe;
 pub use process::WorkerCommand;
@@ -33,19 +35,20 @@ const PATIENCE_WITH_STARTS: Duration = Duration::from_secs(20);
 const LOOKS: u32 = 8;
 
 /// Mounts as planned, calls `ready` once programs can use the mount (no backend has been asked yet), and keeps it until a signal says
-/// to stop, somebody unmounts, or workers crash too often.
+/// to stop, somebody unmounts, or workers crash too often. `kept`: the mount is there already, and somebody may wait for it.
 ///
 /// # Errors
 /// What kept the mount from being made, or from being ended.
 pub fn hold(
     plan: Plan,
+    kept: Option<Kept>,
     handed: &Handed,
     command: WorkerCommand,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before there is a mount, so that none of them can leave one behind.
-    let signals = {
+    let mut signals = {
         let _runtime = runtime.enter();
         Signals::catch()?
     };
@@ -54,23 +57,25 @@ pub fn hold(
     }
     let at = plan.mountpoint.display().to_string();
     let failed = |error: &io::Error| mount_failure(&at, plan.allow_other, error);
-    let place = plan.mountpoint.canonicalize().map_err(|error| failed(&error))?;
-    let options = plan.fuse_options();
-    let fuse::Held { requests, offered, device, unattached, why_untouchable } =
-        fuse::hold(&place, &options).map_err(|error| failed(&error))?;
-    if !offered.can_resend() {
+    let is_kept = kept.is_some();
+    let (kept, unattached) = match kept {
+        Some(kept) => (kept, None),
+        None => made(&plan).map_err(|error| failed(&error))?,
+    };
+    if !kept.offered.can_resend() {
         tracing::warn!("a crash ends the mount: to survive one needs Linux 6.9 or later");
     }
-    let max_crashes = if offered.can_resend() { plan.max_crashes } else { 0 };
-    let (events, heard) = unbounded_channel();
+    // Whoever makes the socket has no right to make its folder.
+    if let Err(error) = control::make_folder() {
+        tracing::warn!("no folder for the control socket: {error}");
+    }
+    let max_crashes = if kept.offered.can_resend() { plan.max_crashes } else { 0 };
+    let (events, mut heard) = unbounded_channel();
     let mut holder = Holder {
-        place: MountPoint { at: place, device },
-        requests,
-        offered,
-        why_untouchable,
+        kept,
+        outlives_us: is_kept,
         handed: handed.to_file()?,
         command,
-        since: SystemTime::now(),
         watchdog: plan.watchdog,
         restarts: Restarts::new(max_crashes),
         events,
@@ -84,13 +89,15 @@ pub fn hold(
         pings: 0,
     };
     let ended = runtime.block_on(async {
-        let mut heard = heard;
-        let mut signals = signals;
         holder.begin(&mut heard).await?;
-        let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.place.at()));
+        let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
         attached.map_err(|error| failed(&error))?;
-        tracing::info!(mountpoint = %at, source = %options.source, "mounted");
-        holder.probe = Some(Probe::start(holder.place.at.clone(), holder.watchdog / LOOKS)?);
+        let how = if is_kept { "goes on" } else { "mounted" };
+        tracing::info!(mountpoint = %at, source = %plan.source, "{how}");
+        if !is_kept {
+            holder.outlives_us = holder.kept.keep();
+        }
+        holder.probe = Some(Probe::start(holder.kept.place.at.clone(), holder.watchdog / LOOKS)?);
         ready()?;
         systemd::serving(&at);
         holder.keep(&mut heard, &mut signals).await
@@ -100,15 +107,30 @@ pub fn hold(
     ended
 }
 
+/// A mount that nobody serves yet, and what is to be put into the tree.
+fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
+    let at = plan.mountpoint.canonicalize()?;
+    let fuse::Held { requests, offered, device, unattached, why_untouchable } =
+        fuse::hold(&at, &plan.fuse_options())?;
+    let kept = Kept {
+        requests,
+        place: MountPoint { at, device },
+        offered,
+        why_untouchable,
+        since: SystemTime::now(),
+        journal: vec![],
+        ledger: vec![],
+    };
+    Ok((kept, unattached))
+}
+
 /// A mount that lives.
 struct Holder {
-    place: MountPoint,
-    requests: OwnedFd,
-    offered: Offered,
-    why_untouchable: Option<String>,
+    kept: Kept,
+    /// Somebody else has what it takes to go on with the mount, should we be gone.
+    outlives_us: bool,
     handed: OwnedFd,
     command: WorkerCommand,
-    since: SystemTime,
     /// A worker that is not heard of for so long is replaced.
     watchdog: Duration,
     restarts: Restarts,
@@ -174,6 +196,11 @@ impl Holder {
                     Event::Gone(who, status) => self.gone(who, status.and_then(|status| status.code())),
                 },
                 signal = signals.next() => match signal {
+                    // Whoever restarts us goes on with the mount: what is kept is not given back.
+                    Heard::End("SIGTERM") if self.outlives_us && systemd::is_restarting() => {
+                        tracing::info!("restarting: the mount stays");
+                        Flow::Over(Ok(()))
+                    }
                     Heard::End(why) => self.end(why),
                     Heard::Upgrade => self.begin_upgrade(None),
                 },
@@ -199,19 +226,19 @@ impl Holder {
         self.next_number += 1;
         let worker = Worker::start(number, command, &self.events)?;
         let mut files: Vec<(Given, &dyn AsFd)> =
-            vec![(Given::Requests, &self.requests), (Given::Handed, &self.handed)];
+            vec![(Given::Requests, &self.kept.requests), (Given::Handed, &self.handed)];
         files.extend(legacy.map(|legacy| (Given::Legacy, legacy as &dyn AsFd)));
         let start = Start {
             protocol: PROTOCOL,
-            at: self.place.at.clone().into_os_string(),
-            device: self.place.device.clone(),
-            offered: self.offered,
-            why_untouchable: self.why_untouchable.clone(),
+            at: self.kept.place.at.clone().into_os_string(),
+            device: self.kept.place.device.clone(),
+            offered: self.kept.offered,
+            why_untouchable: self.kept.why_untouchable.clone(),
             holder: std::process::id(),
-            since: self.since,
+            since: self.kept.since,
             crashes: self.restarts.total(),
             succeeds,
-            outlives_holder: false,
+            outlives_holder: self.outlives_us,
             files: files.iter().map(|(given, _)| *given).collect(),
         };
         let files: Vec<&dyn AsFd> = files.into_iter().map(|(_, file)| file).collect();

@@ -1,0 +1,214 @@
+//! Owns what the service manager keeps of a mount while its holder is exchanged: the descriptors, and what they are.
+//! Does not know what a holder does with them.
+//!
+//! systemd hands what was stored to the next process of the same unit (file descriptor store, sd_pid_notify_with_fds(3)). As long as
+//! it has the kernel's descriptor the mount lives: whoever reads waits, and notices nothing else.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::MemfdFlags;
+use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
+
+use super::start::PROTOCOL;
+use crate::fuse::{MountPoint, Offered};
+
+/// What each descriptor is called there (`FDNAME=`).
+const ABOUT: &str = "about";
+const REQUESTS: &str = "requests";
+const JOURNAL: &str = "journal";
+const LEDGER: &str = "ledger";
+/// Longer than any description.
+const LONGEST: u64 = 64 << 10;
+
+/// What is to be known of a mount to go on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct About {
+    protocol: u32,
+    at: OsString,
+    device: Option<String>,
+    offered: Offered,
+    why_untouchable: Option<String>,
+    since: SystemTime,
+}
+
+/// A mount that was made by an earlier process of this unit, and lives.
+pub struct Kept {
+    pub(super) requests: OwnedFd,
+    pub(super) place: MountPoint,
+    pub(super) offered: Offered,
+    pub(super) why_untouchable: Option<String>,
+    pub(super) since: SystemTime,
+    pub(super) journal: Vec<OwnedFd>,
+    pub(super) ledger: Vec<OwnedFd>,
+}
+
+impl Kept {
+    /// The mount that the service manager has kept for us, if it has one and that one is in its place still. What else it has kept
+    /// is let go of. To be called once, and first of all: nobody else may take these descriptors for theirs.
+    pub fn take() -> Option<Self> {
+        let mut stored = stored();
+        if stored.is_empty() {
+            return None;
+        }
+        let kept = Self::of(&mut stored);
+        if kept.is_none() {
+            tracing::warn!(
+                "what systemd has kept of an earlier mount cannot be used: the mount is made anew"
+            );
+            forget();
+        }
+        kept
+    }
+
+    fn of(stored: &mut Vec<(String, OwnedFd)>) -> Option<Self> {
+        let about = read(take(stored, ABOUT)?).ok()?;
+        let requests = take(stored, REQUESTS)?;
+        let place = MountPoint { at: PathBuf::from(about.at), device: about.device };
+        let all = |stored: &mut Vec<_>, name| std::iter::from_fn(|| take(stored, name)).collect();
+        // The one before may have been told to unmount, and died over it.
+        let lives = about.protocol == PROTOCOL && place.is_ours().unwrap_or(false);
+        lives.then(|| Self {
+            requests,
+            place,
+            offered: about.offered,
+            why_untouchable: about.why_untouchable,
+            since: about.since,
+            journal: all(stored, JOURNAL),
+            ledger: all(stored, LEDGER),
+        })
+    }
+
+    /// Whether it is the mount that is to be made at `mountpoint`. The place itself is not looked at: to look would be to ask a mount
+    /// that nobody serves yet.
+    pub fn is_at(&self, mountpoint: &Path) -> bool {
+        let Ok(whole) = std::path::absolute(mountpoint) else { return false };
+        let above = whole.parent().and_then(|above| above.canonicalize().ok());
+        whole == self.place.at
+            || above.zip(whole.file_name()).is_some_and(|(above, name)| above.join(name) == self.place.at)
+    }
+
+    /// Has the service manager keep the mount for the next process of this unit; whether there is one that does.
+    pub(super) fn keep(&self) -> bool {
+        // systemd 254 says how much it keeps; those before say nothing, and keep it all the same where the unit asks for it.
+        let may = std::env::var("FDSTORE").map_or(true, |most| most != "0");
+        if std::env::var_os("NOTIFY_SOCKET").is_none() || !may {
+            return false;
+        }
+        let about = About {
+            protocol: PROTOCOL,
+            at: self.place.at.clone().into_os_string(),
+            device: self.place.device.clone(),
+            offered: self.offered,
+            why_untouchable: self.why_untouchable.clone(),
+            since: self.since,
+        };
+        let stored = write(&about).and_then(|about| {
+            store(ABOUT, &[&about])?;
+            store(JOURNAL, &self.journal.iter().collect::<Vec<_>>())?;
+            store(LEDGER, &self.ledger.iter().collect::<Vec<_>>())?;
+            // Last: with it the mount outlives us.
+            store(REQUESTS, &[&self.requests])
+        });
+        if let Err(error) = &stored {
+            tracing::warn!("systemd keeps nothing of the mount for a restart: {}", error.kind());
+        }
+        stored.is_ok()
+    }
+
+    /// Lets go of the mount: it is taken out of the tree, and whoever waits for it is told.
+    pub fn give_up(self) {
+        if let Err(error) = self.place.detach_in_use() {
+            tracing::warn!("an earlier mount is not taken out of the tree: {error}");
+        }
+        forget();
+    }
+}
+
+/// Has the service manager let go of what it has.
+pub(super) fn forget() {
+    for name in [REQUESTS, ABOUT, JOURNAL, LEDGER] {
+        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    }
+}
+
+fn store(name: &str, files: &[&OwnedFd]) -> io::Result<()> {
+    let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &files)
+}
+
+fn stored() -> Vec<(String, OwnedFd)> {
+    let Ok(listed) = sd_notify::listen_fds_with_names() else { return vec![] };
+    // SAFETY: the service manager has put these descriptors there for this very process (`LISTEN_PID`), which has opened and closed
+    // none since it began, and nobody else takes them: this is called once.
+    listed.map(|(number, name)| (name, unsafe { OwnedFd::from_raw_fd(number) })).collect()
+}
+
+fn take(stored: &mut Vec<(String, OwnedFd)>, name: &str) -> Option<OwnedFd> {
+    let at = stored.iter().position(|(known, _)| known == name)?;
+    Some(stored.remove(at).1)
+}
+
+fn write(about: &About) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create("secretfs-about", MemfdFlags::CLOEXEC)?);
+    let bytes = serde_json::to_vec(about).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    file.write_all(&bytes)?;
+    Ok(file.into())
+}
+
+fn read(file: OwnedFd) -> io::Result<About> {
+    let mut file = File::from(file);
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    serde_json::from_slice(&bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_about_a_mount_is_read_again_and_nonsense_is_refused() {
+        let offered: Offered =
+            serde_json::from_str(r#"{"major":7,"minor":44,"max_readahead":1,"flags":5}"#).unwrap();
+        let about = About {
+            protocol: PROTOCOL,
+            at: "/secrets".into(),
+            device: Some("0:77".into()),
+            offered,
+            why_untouchable: None,
+            since: SystemTime::now(),
+        };
+        assert_eq!(read(write(&about).unwrap()).unwrap(), about);
+        let nonsense = rustix::fs::memfd_create("nonsense", MemfdFlags::CLOEXEC).unwrap();
+        File::from(nonsense.try_clone().unwrap()).write_all(b"{\"protocol\":").unwrap();
+        assert!(read(nonsense).is_err());
+    }
+
+    #[test]
+    fn a_mount_that_is_not_in_its_place_any_more_is_not_kept() {
+        let offered: Offered =
+            serde_json::from_str(r#"{"major":7,"minor":44,"max_readahead":1,"flags":5}"#).unwrap();
+        let about = About {
+            protocol: PROTOCOL,
+            at: "/nowhere/secrets".into(),
+            device: Some("0:77".into()),
+            offered,
+            why_untouchable: None,
+            since: SystemTime::now(),
+        };
+        let file = || write(&about).unwrap();
+        let mut stored = vec![(ABOUT.to_owned(), file()), (REQUESTS.to_owned(), file())];
+        assert!(Kept::of(&mut stored).is_none());
+        assert!(Kept::of(&mut vec![(REQUESTS.to_owned(), file())]).is_none());
+    }
+}
