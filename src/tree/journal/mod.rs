@@ -63,6 +63,8 @@ impl Journal {
                 Left::default().sorted()
             }
         };
+        // A journal that begins anew begins anywhere, so that no handle of before means something in it.
+        let next_edition = next_edition.unwrap_or_else(|| anywhere(opening.key()));
         let refused = opening.refused().cloned().map_or(Ok(()), Err);
         let (key, worker) = (opening.key(), opening.worker());
         let nodes = inherited.nodes.iter();
@@ -139,6 +141,12 @@ impl Journal {
     }
 }
 
+/// A number for the first edition that leaves half of all for those to come.
+fn anywhere(key: [u8; 16]) -> u32 {
+    let [a, b, c, ..] = key;
+    (u32::from_le_bytes([a, b, c, 0]) & (LAST >> 1)).max(1)
+}
+
 fn of_tree(tree: TreeId, on_demand: bool) -> Entry {
     Entry::Tree { tree: wire::wire_tree(tree), on_demand }
 }
@@ -154,6 +162,7 @@ fn entries(ino: INodeNo, parent: INodeNo, place: &Place, editions: &[Edition]) -
 struct Left {
     nodes: HashMap<INodeNo, InheritedNode>,
     trees: HashMap<u32, bool>,
+    /// 0 where nobody has written one.
     next_edition: u32,
 }
 
@@ -197,11 +206,12 @@ impl Left {
         Ok(left)
     }
 
-    fn sorted(self) -> (Inherited, u32) {
+    fn sorted(self) -> (Inherited, Option<u32>) {
         let mut nodes: Vec<InheritedNode> = self.nodes.into_values().collect();
         nodes.sort_by_key(|node| node.ino);
         let trees = self.trees.into_iter().filter_map(|(at, known)| Some((wire::tree(at)?, known)));
-        (Inherited { nodes, trees: trees.collect() }, self.next_edition.max(1))
+        let next = (self.next_edition > 0).then_some(self.next_edition);
+        (Inherited { nodes, trees: trees.collect() }, next)
     }
 }
 
