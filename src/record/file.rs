@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 
-use super::frame::{self, Fault, Kind};
+use super::frame::{self, Fault, Frame, Kind};
 use super::{Entry, Header, LARGEST, MAGIC, Refused};
 
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn parse<T: Entry>(bytes: &[u8], fingerprint: [u8; 32]) -> Result<Option<Content
 }
 
 /// The next frame; none at the end and where the rest is cut.
-fn next(bytes: &[u8]) -> Result<Option<(Kind, &[u8], &[u8])>, Refused> {
+fn next(bytes: &[u8]) -> Result<Option<Frame<'_>>, Refused> {
     match frame::next(bytes) {
         Ok(found) => Ok(Some(found)),
         Err(Fault::Cut) => Ok(None),

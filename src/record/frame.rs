@@ -69,8 +69,11 @@ pub(super) fn put<T: Serialize>(bytes: &mut Vec<u8>, kind: Kind, content: &T) ->
     true
 }
 
-/// The first frame of `bytes`, and what comes after it.
-pub(super) fn next(bytes: &[u8]) -> Result<(Kind, &[u8], &[u8]), Fault> {
+/// A frame: its kind, its content, and what comes after it.
+pub(super) type Frame<'a> = (Kind, &'a [u8], &'a [u8]);
+
+/// The first frame of `bytes`.
+pub(super) fn next(bytes: &[u8]) -> Result<Frame<'_>, Fault> {
     let (head, after) = bytes.split_at_checked(HEAD).ok_or(Fault::Cut)?;
     let mut words = head.chunks_exact(4).filter_map(|word| word.try_into().ok()).map(u32::from_le_bytes);
     let (Some(length), Some(complement), Some(sum)) = (words.next(), words.next(), words.next()) else {

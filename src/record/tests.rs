@@ -43,7 +43,7 @@ fn again(files: &[OwnedFd; 2]) -> [OwnedFd; 2] {
 }
 
 fn word(number: u64) -> Word {
-    if number % 3 == 0 { Word::Said(format!("canary-{number}")) } else { Word::Number(number) }
+    if number.is_multiple_of(3) { Word::Said(format!("canary-{number}")) } else { Word::Number(number) }
 }
 
 fn words(numbers: std::ops::Range<u64>) -> Vec<Word> {

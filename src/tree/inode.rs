@@ -270,8 +270,7 @@ impl INodeTable {
         let mut ino = self.number(&place);
         let mut known = self.write();
         let KnownINodes { by_number, files, .. } = &mut *known;
-        loop {
-            let Some(slot) = by_number.get_mut(&ino) else { break };
+        while let Some(slot) = by_number.get_mut(&ino) {
             if slot.node.place == place {
                 slot.lookups += 1;
                 return slot.node.clone();

@@ -196,6 +196,46 @@ fn it_stays_small_however_much_comes_and_goes() {
     assert_eq!((refused, journal.inherited()), (Ok(()), 1));
 }
 
+/// An entry as bytes that somebody has changed: whole frames with a right checksum, so that only the journal can refuse it.
+struct Raw(Vec<u8>);
+
+impl serde::Serialize for Raw {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeTuple;
+        let mut tuple = serializer.serialize_tuple(self.0.len())?;
+        self.0.iter().try_for_each(|byte| tuple.serialize_element(byte))?;
+        tuple.end()
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Raw {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("it is only written"))
+    }
+}
+
+impl record::Entry for Raw {
+    const OF: [u8; 8] = Entry::OF;
+    const FORMAT: u32 = Entry::FORMAT;
+}
+
+/// One of each kind.
+fn samples() -> Vec<Entry> {
+    let edition = Edition { number: 4, version: Version::new("1"), created: created(1), size: 1 };
+    let node = |ino, at| Entry::Node { ino, parent: 1, place: WirePlace::of(&place(at)) };
+    vec![
+        Entry::Tree { tree: 0, on_demand: true },
+        Entry::Begun(1_700_000_000_000_000_000),
+        Entry::NextEdition(3),
+        node(7, 0),
+        node(8, 1),
+        node(9, 3),
+        Entry::Edition { ino: 8, edition: WireEdition::of(&edition) },
+        Entry::Gone { ino: 9 },
+        Entry::Node { ino: 10, parent: 7, place: WirePlace::Junction(vec!["canary".into()]) },
+    ]
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     LookUp(usize),
@@ -214,6 +254,35 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
+    #[test]
+    fn no_entry_makes_the_next_worker_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut raws: Vec<Vec<u8>> =
+            samples().iter().map(|entry| postcard::to_stdvec(entry).unwrap()).collect();
+        for (which, at, byte) in &edits {
+            let raw = &mut raws[which.index(9)];
+            let at = at.index(raw.len());
+            raw[at] = *byte;
+        }
+        if edits.len() % 2 == 1 {
+            let raw = &mut raws[cut.index(9)];
+            raw.truncate(cut.index(raw.len()));
+        }
+        let files = Journal::make().unwrap();
+        drop(Opening::<Raw>::read(again(&files), CONFIGURATION).begin(raws.into_iter().map(Raw)));
+        let (journal, refused) = Journal::open(again(&files), CONFIGURATION);
+        prop_assert_eq!(journal.inherited() > 0 && refused.is_err(), false);
+        if edits.is_empty() {
+            prop_assert_eq!((journal.inherited(), refused), (3, Ok(())));
+        }
+        let table = INodeTable::with_journal(root(), journal);
+        let ino = table.look_up(INodeNo::ROOT, place(11)).ino;
+        let table = next(&files);
+        prop_assert_eq!(table.get(ino).map(|node| node.place.clone()), Some(place(11)));
+    }
+
     #[test]
     fn whatever_the_kernel_holds_every_worker_knows(ops in prop::collection::vec(op(), 1..120)) {
         let files = Journal::make().unwrap();
