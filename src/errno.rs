@@ -58,6 +58,9 @@ pub enum Failure {
     /// What was opened before a crash cannot be had again exactly as it was.
     #[error("what was opened cannot be had again")]
     Stale,
+    /// Nobody serves the mount any more.
+    #[error("the mount is given up")]
+    GaveUp,
     /// There is no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -146,6 +149,7 @@ impl Failure {
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::BadHandle | Self::Stale => libc::ESTALE,
+            Self::GaveUp => libc::EIO,
             Self::NoAttribute => libc::ENODATA,
             Self::SmallBuffer => libc::ERANGE,
             Self::NotSupported => libc::EOPNOTSUPP,
@@ -187,6 +191,7 @@ mod tests {
             (Failure::Interrupted, "EINTR"),
             (Failure::BadHandle, "ESTALE"),
             (Failure::Stale, "ESTALE"),
+            (Failure::GaveUp, "EIO"),
             (Failure::NoAttribute, "ENODATA"),
             (Failure::SmallBuffer, "ERANGE"),
             (Failure::NotSupported, "EOPNOTSUPP"),

@@ -1,8 +1,12 @@
 //! Owns what the commands take from the process's environment, read once at the start.
 //! Does not know any command.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::secret::SecretBytes;
 
 /// The variables that the commands heed. An empty variable counts as none.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +21,9 @@ pub struct Environment {
     pub runtime_dir: Option<PathBuf>,
     /// `VISUAL`, else `EDITOR`: a command for the shell.
     pub editor: Option<OsString>,
+    /// Passphrases that somebody has typed already, by the file of their store: of no variable, but from whoever started this
+    /// process.
+    pub passphrases: HashMap<PathBuf, Arc<SecretBytes>>,
 }
 
 impl Environment {
@@ -30,6 +37,7 @@ impl Environment {
             home: path("HOME"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             editor: variable("VISUAL").or_else(|| variable("EDITOR")),
+            passphrases: HashMap::new(),
         }
     }
 

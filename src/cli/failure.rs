@@ -118,8 +118,13 @@ impl From<ConfigError> for Failure {
 impl From<crate::daemon::Failure> for Failure {
     fn from(error: crate::daemon::Failure) -> Self {
         use crate::daemon::Failure as D;
+        // It has said why itself.
+        if let D::Worker { code: Some(code) } = error {
+            return Self::told(code);
+        }
         let code = match &error {
             D::Backend { .. } | D::Hooks(_) => 78,
+            D::Worker { .. } | D::GivenUp { .. } => 70,
             D::Mount { .. } | D::Start(_) | D::Unmount { .. } => 71,
         };
         Self::new(code, error.to_string())

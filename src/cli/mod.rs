@@ -27,6 +27,7 @@ mod status;
 pub mod store;
 mod store_key;
 mod unmount;
+mod upgrade;
 mod validate;
 
 use std::io::Write;
@@ -49,6 +50,11 @@ struct Arguments {
 enum Command {
     /// Mount secrets on a directory
     Mount(mount::Arguments),
+    /// Serve a mount that another process holds: what `mount` starts
+    #[command(hide = true)]
+    Worker(mount::Arguments),
+    /// Exchange the program that serves a mount for the one that is installed by now; no reader notices
+    Upgrade(upgrade::Arguments),
     /// Unmount
     #[command(alias = "umount")]
     Unmount(unmount::Arguments),
@@ -97,6 +103,8 @@ pub fn run() -> ExitCode {
     let environment = Environment::of_process();
     let result = match arguments.command {
         Command::Mount(arguments) => mount::run(arguments, &environment),
+        Command::Worker(arguments) => mount::work(arguments, &environment),
+        Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Unmount(arguments) => unmount::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments),

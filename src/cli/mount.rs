@@ -1,7 +1,7 @@
 //! Owns `secretfs mount`: its arguments, and the way from them to a running mount.
 //! Does not know how a mount is made or served.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::hidden;
 use super::options::MountOptions;
 use super::plan::{plan, settings_of};
 use super::store_key::KeyOptions;
+use crate::backend::store::KeySource;
 use crate::config::units;
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, BackendPlan, Handed, Plan, WorkerCommand};
 use crate::{config, mounts};
 
 /// `secretfs mount SOURCE MOUNTPOINT`, `secretfs mount --config FILE [MOUNTPOINT]`.
@@ -54,25 +55,50 @@ pub(super) struct Arguments {
 /// Mounts and serves, here or in the background.
 pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
     let announce = arguments.announce;
+    // As they stand after the command: --announce outdoes a --daemon among them, however it is spelled (`-d`, `-do ro`).
+    let words: Vec<OsString> = std::env::args_os().skip(2).collect();
     if arguments.daemon && !announce {
-        // As they stand after the command: --announce outdoes a --daemon among them, however it is spelled (`-d`, `-do ro`).
-        return background::start(OsStr::new("mount"), std::env::args_os().skip(2));
+        return background::start(OsStr::new("mount"), words);
     }
     let file = arguments.config.clone();
-    let plan = planned(arguments, environment)?;
+    let text = file.as_deref().map(config::text_of).transpose();
+    let text = text.map_err(|invalid| Failure::problems(&invalid.to_string()))?;
+    let plan = planned(arguments, text.as_deref(), environment)?;
     let at = check_mountpoint(&plan.mountpoint)?;
     hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
-    daemon::serve(plan, || if announce { background::announce() } else { Ok(()) }).map_err(Into::into)
+    let mut handed = Handed::new(text);
+    for (_, backend) in &plan.backends {
+        if let BackendPlan::Store(store) = backend
+            && let KeySource::Passphrase(typed) = &store.key
+        {
+            handed.add_passphrase(store.file.clone(), typed);
+        }
+    }
+    let command = WorkerCommand::of_this_program(words)
+        .map_err(|error| Failure::io(format!("cannot find this program's own file: {error}")))?;
+    daemon::hold(plan, &handed, command, || if announce { background::announce() } else { Ok(()) })
+        .map_err(Into::into)
 }
 
-fn planned(arguments: Arguments, environment: &Environment) -> Result<Plan, Failure> {
+/// Serves a mount that another process of this program holds: what `secretfs mount` with the same arguments starts.
+pub(super) fn work(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
+    let called = daemon::called().map_err(|why| Failure::usage(why.to_string()))?;
+    let mut environment = environment.clone();
+    environment.passphrases =
+        called.handed.passphrases().map(|(store, typed)| (store, typed.into())).collect();
+    let plan = planned(arguments, called.handed.config.as_deref(), &environment)?;
+    daemon::work(plan, called).map_err(Into::into)
+}
+
+/// `text` is that of the configuration file, where one is named.
+fn planned(arguments: Arguments, text: Option<&str>, environment: &Environment) -> Result<Plan, Failure> {
     let mut options = MountOptions::parse(&arguments.options)?;
     options.ttl = arguments.ttl.or(options.ttl);
     options.max_stale = arguments.max_stale.or(options.max_stale);
     options.deadline = arguments.deadline.or(options.deadline);
     let (settings, source, mountpoint) = match (&arguments.config, arguments.places.as_slice()) {
         (Some(file), places @ ([] | [_])) => {
-            let settings = load(file)?;
+            let settings = settings(text.unwrap_or_default(), file)?;
             let named = places.first().map(PathBuf::from).or_else(|| settings.mount.mountpoint.clone());
             let nowhere = || {
                 Failure::usage(format!(
@@ -97,7 +123,12 @@ fn planned(arguments: Arguments, environment: &Environment) -> Result<Plan, Fail
 
 /// Reads a configuration; its warnings go to the log, all its mistakes into the failure.
 pub(super) fn load(file: &Path) -> Result<config::Settings, Failure> {
-    let loaded = config::load(file).map_err(|invalid| Failure::problems(&invalid.to_string()))?;
+    let text = config::text_of(file).map_err(|invalid| Failure::problems(&invalid.to_string()))?;
+    settings(&text, file)
+}
+
+fn settings(text: &str, file: &Path) -> Result<config::Settings, Failure> {
+    let loaded = config::parse(text, file).map_err(|invalid| Failure::problems(&invalid.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -152,6 +152,8 @@ pub(super) fn plan(
         demands: demands.into_list(),
         lease_limits,
         hooks: settings.hooks,
+        max_crashes: mount.max_crashes,
+        watchdog: mount.watchdog,
     })
 }
 

@@ -135,7 +135,13 @@ fn for_people(reports: &[Report], now: SystemTime) -> String {
 
 fn rows(text: &mut String, status: &Status, now: SystemTime) {
     row(text, "mounted", &with_age(&status.since, now));
-    row(text, "program", &format!("secretfs {}, pid {}", status.program, status.pid));
+    let crashes = match status.crashes {
+        0 => String::new(),
+        1 => ", 1 crash".to_owned(),
+        crashes => format!(", {crashes} crashes"),
+    };
+    let processes = format!("pid {}, worker {}{crashes}", status.pid, status.worker);
+    row(text, "program", &format!("secretfs {}, {processes}", status.program));
     for backend in &status.backends {
         row(text, "backend", &of_backend(backend, now));
     }
@@ -284,6 +290,8 @@ mod tests {
         Status {
             program: "0.1.0".into(),
             pid: 7,
+            worker: 8,
+            crashes: 2,
             since: spelled(then),
             deadline_seconds: 5.0,
             backends: vec![backend("one", true), backend("two", false)],
@@ -309,7 +317,7 @@ mod tests {
 /secrets
   source     store:/a
   mounted    1970-01-01T00:00:00.000Z (1h 1m 1s ago)
-  program    secretfs 0.1.0, pid 7
+  program    secretfs 0.1.0, pid 7, worker 8, 2 crashes
   backend    one (vault): answers
   backend    two (vault): does not answer since 1970-01-01T00:00:00.000Z (1h 1m 1s ago): the backend answered with HTTP status 503; asked again in 12s
   secrets    2 held, 1 in use, 1 stale, 18 bytes

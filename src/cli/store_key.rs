@@ -27,6 +27,9 @@ impl KeyOptions {
         if let Some(file) = &self.passphrase_file {
             return Ok(KeySource::PassphraseFile(file.clone()));
         }
+        if let Some(typed) = environment.passphrases.get(file) {
+            return Ok(KeySource::Passphrase(SecretBytes::new(typed.expose().to_vec())));
+        }
         if self.identity.is_none() && wants_passphrase(file)? {
             if !std::io::stdin().is_terminal() {
                 return Err(FileError::NeedsPassphrase(file.to_owned()).into());

@@ -209,6 +209,8 @@ pub const ALL: &[Key] = &[
     key(Table::Mount, "max_cache", Kind::Size, Absent::Is("\"64MiB\""), "How much of all backends' answers is kept in memory. Not below `max_value_size`."),
     key(Table::Mount, "max_in_flight", Kind::Count, Absent::Is("64"), "Requests to one backend at once; more than that wait, until their deadline."),
     key(Table::Mount, "max_rate", Kind::Count, Absent::Is("1000"), "Requests to one backend per second; more than that wait, until their deadline."),
+    key(Table::Mount, "max_crashes", Kind::Count, Absent::Is("5"), "How many crashes of the process that serves are survived within a minute; one more ends the mount, and readers get `EIO`."),
+    key(Table::Mount, "watchdog", Kind::Duration, Absent::Is("\"10s\""), "A process that serves and does not answer for so long is replaced."),
     key(Table::Backend, "type", Kind::Text, Absent::Required, "Which kind of backend: `\"vault\"` (also for OpenBao), `\"aws\"` or `\"store\"`."),
     key(Table::Vault, "address", Kind::Address, Absent::Otherwise("`VAULT_ADDR`, `BAO_ADDR`"), "The server."),
     key(Table::Vault, "namespace", Kind::Text, Absent::Otherwise("`VAULT_NAMESPACE`, `BAO_NAMESPACE`"), "The namespace to read in."),

@@ -26,9 +26,9 @@ pub use self::backends::BackendSettings;
 use self::backends::FoundBackend;
 pub use self::login::LoginSettings;
 pub use self::mount::{
-    DEFAULT_DEADLINE, DEFAULT_MAX_CACHE, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_RATE, DEFAULT_MAX_STALE,
-    DEFAULT_MAX_VALUE_SIZE, DEFAULT_MODE, DEFAULT_NEGATIVE_TTL, DEFAULT_PAIR_WINDOW, DEFAULT_TTL,
-    MountSettings,
+    DEFAULT_DEADLINE, DEFAULT_MAX_CACHE, DEFAULT_MAX_CRASHES, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_RATE,
+    DEFAULT_MAX_STALE, DEFAULT_MAX_VALUE_SIZE, DEFAULT_MODE, DEFAULT_NEGATIVE_TTL, DEFAULT_PAIR_WINDOW,
+    DEFAULT_TTL, DEFAULT_WATCHDOG, MountSettings,
 };
 use self::notes::Notes;
 pub use self::notes::Problem;
@@ -92,17 +92,21 @@ impl std::error::Error for Invalid {}
 /// Reads the file at `path`. It may not be writable by others: whoever can write it decides where tokens are sent.
 /// Files that it names must be there.
 pub fn load(path: &Path) -> Result<Loaded, Invalid> {
+    parse(&text_of(path)?, path)
+}
+
+/// The text of the file at `path`, which may not be writable by others.
+pub fn text_of(path: &Path) -> Result<String, Invalid> {
     let bytes = read(path).map_err(|text| whole_file(path, None, text))?;
-    let text = match std::str::from_utf8(&bytes) {
-        Ok(text) => text,
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
         Err(error) => {
             let before = bytes.iter().take(error.valid_up_to());
             let line = before.filter(|byte| **byte == b'\n').count() + 1;
             let text = "this is not UTF-8 text; save the file as UTF-8".to_owned();
-            return Err(whole_file(path, Some(line), text));
+            Err(whole_file(path, Some(line), text))
         }
-    };
-    parse(text, path)
+    }
 }
 
 /// Reads `text` as if it stood in the file at `path`, which only gives messages their name and relative paths their folder.

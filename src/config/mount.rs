@@ -32,6 +32,11 @@ pub const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
 /// Requests to one backend per second, unless something else is said.
 pub const DEFAULT_MAX_RATE: u32 = 1000;
 
+/// Crashes that are survived within a minute, unless something else is said.
+pub const DEFAULT_MAX_CRASHES: u32 = 5;
+/// How long the process that serves may be silent, unless something else is said.
+pub const DEFAULT_WATCHDOG: Duration = Duration::from_secs(10);
+
 /// What holds for the whole mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSettings {
@@ -63,6 +68,10 @@ pub struct MountSettings {
     pub max_in_flight: u32,
     /// Requests to one backend per second.
     pub max_rate: u32,
+    /// Crashes of the process that serves that are survived within a minute.
+    pub max_crashes: u32,
+    /// One that does not answer for so long is replaced.
+    pub watchdog: Duration,
 }
 
 impl Default for MountSettings {
@@ -82,6 +91,8 @@ impl Default for MountSettings {
             max_cache: DEFAULT_MAX_CACHE,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             max_rate: DEFAULT_MAX_RATE,
+            max_crashes: DEFAULT_MAX_CRASHES,
+            watchdog: DEFAULT_WATCHDOG,
         }
     }
 }
@@ -116,6 +127,9 @@ impl Reading<'_> {
         mount.deadline =
             section.parsed("deadline", units::duration).map_or(mount.deadline, |found| found.value);
         mount.max_rate = section.count("max_rate").unwrap_or(mount.max_rate);
+        mount.max_crashes = section.count("max_crashes").unwrap_or(mount.max_crashes);
+        mount.watchdog =
+            section.parsed("watchdog", units::duration).map_or(mount.watchdog, |found| found.value);
         mount.max_in_flight = section.count("max_in_flight").unwrap_or(mount.max_in_flight);
         let value_size = section.parsed("max_value_size", units::size);
         let cache = section.parsed("max_cache", units::size);

@@ -83,6 +83,8 @@ fn every_key_is_read() {
         max_cache = "3MiB"
         max_in_flight = 7
         max_rate = 50
+        max_crashes = 9
+        watchdog = "4s"
         [backend.prod]
         type = "vault"
         address = "https://vault.example:8200"
@@ -166,6 +168,8 @@ fn every_key_is_read() {
             max_cache: 3 << 20,
             max_in_flight: 7,
             max_rate: 50,
+            max_crashes: 9,
+            watchdog: Duration::from_secs(4),
         }
     );
     let vault = BackendSettings::Vault {

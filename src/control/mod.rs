@@ -11,7 +11,8 @@ mod targets;
 mod tests;
 
 use std::convert::Infallible;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ use crate::cache::SecretCache;
 use crate::fs::SecretFs;
 use crate::leases::Leases;
 use crate::tree::Trees;
-pub use place::{Socket, Unclaimed, claim, folder};
+pub use place::{Socket, Unclaimed, claim, folder, folders, make_folder};
 use protocol::{Answer, Command, MAX_REQUEST, MAX_TARGETS, Refusal, RefusalKind, Reply, VERSION};
 use status::HookLine;
 
@@ -49,12 +50,18 @@ pub struct Control {
     pub leases: Arc<Leases>,
     /// When the mount began.
     pub since: SystemTime,
+    /// The process that a user knows as the mount.
+    pub process: u32,
+    /// How many processes that served it have crashed.
+    pub crashes: u64,
     /// The mount's deadline, for each secret that is asked for.
     pub deadline: Duration,
     /// Every hook as it is now. Must not wait.
     pub hooks: Box<dyn Fn() -> Vec<HookLine> + Send + Sync>,
     /// Whether inotify watchers are told of changes, or why not and what to do. Must not wait.
     pub watchers: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Has the program exchanged, and whoever is at the other end of the socket told what came of it.
+    pub upgrade: Box<dyn Fn(OwnedFd) -> io::Result<()> + Send + Sync>,
 }
 
 impl Control {
@@ -108,7 +115,10 @@ impl Control {
             return;
         }
         let reply = match protocol::read_line(&mut stream, MAX_REQUEST, PATIENCE).await {
-            Ok(line) => self.reply(&line).await,
+            Ok(line) => match protocol::parse(&line) {
+                Ok(Command::Upgrade) => return self.upgrade(stream),
+                command => self.reply(command).await,
+            },
             Err(error) if error.kind() == ErrorKind::FileTooLarge => {
                 let message = format!("a request is at most {MAX_REQUEST} bytes");
                 Reply::Refused(Refusal::new(RefusalKind::BadRequest, message))
@@ -118,8 +128,15 @@ impl Control {
         answer(&mut stream, reply).await;
     }
 
-    async fn reply(&self, line: &[u8]) -> Reply {
-        match protocol::parse(line) {
+    /// The answer is not ours to give: with an upgrade this process ends.
+    fn upgrade(&self, stream: UnixStream) {
+        if let Err(error) = stream.into_std().and_then(|stream| (self.upgrade)(stream.into())) {
+            tracing::warn!("an upgrade was asked for, and nobody hears it: {}", error.kind());
+        }
+    }
+
+    async fn reply(&self, command: Result<Command, Refusal>) -> Reply {
+        match command {
             Ok(Command::Status { secrets, lease_ids }) => {
                 Reply::Status(Box::new(status::of(self, secrets, lease_ids)))
             }
@@ -132,6 +149,9 @@ impl Control {
             Ok(Command::Refresh { targets }) => Reply::Refreshed(targets::refresh(self, targets).await),
             Ok(Command::Revoke { targets }) => Reply::Revoked(leases::revoke(self, targets).await),
             Ok(Command::Flush) => targets::flush(self),
+            Ok(Command::Upgrade) => {
+                Reply::Refused(Refusal::new(RefusalKind::BadRequest, "an upgrade is asked for alone"))
+            }
             Err(refusal) => Reply::Refused(refusal),
         }
     }

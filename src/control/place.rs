@@ -62,9 +62,30 @@ pub(super) fn places(owner: u32, device: &str, runtime: Option<&OsStr>) -> Vec<P
 
 /// The folder that a mount of ours puts its socket into, where it can be had.
 pub fn folder() -> Option<PathBuf> {
+    folders().into_iter().next()
+}
+
+/// Every folder that a mount of ours may put its socket into, best first; whether it is there or not.
+pub fn folders() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR");
     let places = places(rustix::process::geteuid().as_raw(), "", runtime.as_deref());
-    places.first().and_then(|place| place.parent()).map(Path::to_owned)
+    places.iter().filter_map(|place| place.parent()).map(Path::to_owned).collect()
+}
+
+/// Makes the first of [`folders`] that can be had, as [`claim`] would: for a process that has the rights to, before one claims a
+/// socket that has not. Which one it is.
+///
+/// # Errors
+/// See [`Unclaimed::Nowhere`].
+pub fn make_folder() -> Result<PathBuf, Unclaimed> {
+    let mut refused = Vec::new();
+    for folder in folders() {
+        match own_folder(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) => refused.push(format!("{}: {error}", printable_path(&folder))),
+        }
+    }
+    Err(Unclaimed::Nowhere(refused.join("; ")))
 }
 
 /// Puts a socket for the mount with this device number where its clients look for it.
@@ -124,9 +145,13 @@ async fn claim_at(path: &Path) -> Result<Socket, ClaimError> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
-    // Nobody else can have come in meanwhile: the folder is ours alone.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let file = identity(&path.symlink_metadata()?);
+    // Nobody else can have come in meanwhile: the folder is ours alone. A sandboxed process may change no mode; its umask has
+    // seen to it already.
+    let made = path.symlink_metadata()?;
+    if made.mode() & 0o7777 != 0o600 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    }
+    let file = identity(&made);
     Ok(Socket { listener, path: path.to_owned(), file })
 }
 
@@ -236,6 +261,14 @@ mod tests {
         assert_eq!(found(7, Some("/x"))[0], "/x/secretfs/0-51.sock");
         assert_eq!(found(0, None)[0], "/run/secretfs/0-51.sock");
         assert_eq!(file_name("../etc:1"), "-------1.sock");
+    }
+
+    #[test]
+    fn the_folder_can_be_made_before_any_socket() {
+        let made = make_folder().unwrap();
+        assert!(folders().contains(&made));
+        assert_eq!(mode(&made), 0o700);
+        assert_eq!(folder(), folders().first().cloned());
     }
 
     #[tokio::test]

@@ -62,6 +62,8 @@ pub enum Command {
     },
     /// Wipe every value that is held.
     Flush,
+    /// Exchange the program that serves for the one that is in its place by now.
+    Upgrade,
 }
 
 /// A question as it is sent.
@@ -74,9 +76,11 @@ pub(super) struct Request<'a> {
 
 /// An answer as it is sent.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Answer {
-    pub(super) version: u32,
-    pub(super) reply: Reply,
+pub struct Answer {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The answer.
+    pub reply: Reply,
 }
 
 /// What a mount answers.
@@ -101,6 +105,8 @@ pub enum Reply {
         #[serde(default)]
         leases: usize,
     },
+    /// To `Upgrade`: the new program serves.
+    Upgraded,
     /// To anything: it was not done.
     Refused(Refusal),
 }
@@ -206,13 +212,16 @@ pub enum RefusalKind {
     NotAllowed,
     /// A path leads to nothing that could be refreshed.
     Path,
+    /// The new program does not serve; the old one goes on.
+    NotUpgraded,
     /// A kind that this program does not know yet.
     #[serde(other)]
     Other,
 }
 
 impl Refusal {
-    pub(super) fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+    /// Of this kind, with a message for people.
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), errno: None }
     }
 }
@@ -224,7 +233,7 @@ struct Envelope {
     command: String,
 }
 
-const COMMANDS: [&str; 6] = ["status", "find", "refresh", "find_leases", "revoke", "flush"];
+const COMMANDS: [&str; 7] = ["status", "find", "refresh", "find_leases", "revoke", "flush", "upgrade"];
 
 /// The question in a line. What serde says of a wrong one is not passed on: it may quote the line.
 pub(super) fn parse(line: &[u8]) -> Result<Command, Refusal> {
@@ -274,7 +283,7 @@ pub(super) async fn read_line(
 }
 
 /// A line as it is sent. Only a type that JSON cannot have would fail, and there is none here.
-pub(super) fn line_of(message: &impl Serialize) -> Vec<u8> {
+pub fn line_of(message: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line

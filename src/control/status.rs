@@ -19,8 +19,14 @@ const MAX_HELD: usize = 16 << 20;
 pub struct Status {
     /// Version of the program that serves.
     pub program: String,
-    /// Its process id, as it sees itself.
+    /// The process that a user knows as the mount: whoever ends it ends the mount.
     pub pid: u32,
+    /// The process that serves, as it sees itself.
+    #[serde(default)]
+    pub worker: u32,
+    /// How many that served have crashed since it was mounted.
+    #[serde(default)]
+    pub crashes: u64,
     /// When it was mounted.
     pub since: String,
     /// How long a program waits for a backend at most.
@@ -150,7 +156,9 @@ pub(super) fn of(control: &Control, with_secrets: bool, with_lease_ids: bool) ->
     let watchers = (control.watchers)();
     Status {
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
+        pid: control.process,
+        worker: std::process::id(),
+        crashes: control.crashes,
         since: spelled(control.since),
         deadline_seconds: control.deadline.as_secs_f64(),
         backends: sources.iter().map(backend_line).collect(),

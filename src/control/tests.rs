@@ -40,6 +40,9 @@ fn world(trees: &[(&str, &str)]) -> World {
     };
     let trees = Trees::new(trees.iter().map(tree).collect());
     let control = Control {
+        process: 7,
+        crashes: 0,
+        upgrade: Box::new(|_| Ok(())),
         fs: Arc::new(SecretFs::new(trees.clone(), cache.clone(), 1024)),
         trees,
         leases: Arc::new(Leases::plain(cache.clone())),

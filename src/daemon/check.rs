@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Failure, Plan, build_source};
+use super::worker::build_source;
+use super::{Failure, Plan};
 use crate::backend::issuer::Nature;
 use crate::backend::{Backend, Error};
 use crate::tree::{Shows, Tree};

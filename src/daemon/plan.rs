@@ -9,7 +9,7 @@ use crate::backend::{aws, store, vault};
 use crate::cache::Limits;
 use crate::tree::Tree;
 use crate::tree::promises::Promises;
-use crate::{hooks, leases};
+use crate::{fuse, hooks, leases};
 
 /// Everything about one mount.
 pub struct Plan {
@@ -40,6 +40,23 @@ pub struct Plan {
     pub lease_limits: Vec<leases::Limits>,
     /// Who is told of changes.
     pub hooks: Vec<hooks::Config>,
+    /// As many crashes within a minute are survived.
+    pub max_crashes: u32,
+    /// A worker that does not answer for so long is replaced.
+    pub watchdog: Duration,
+}
+
+impl Plan {
+    /// How the kernel is told to mount.
+    pub(super) fn fuse_options(&self) -> fuse::Options {
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+        fuse::Options {
+            source: self.source.clone(),
+            allow_other: self.allow_other,
+            deadline: self.deadline,
+            threads: cores.clamp(2, 8),
+        }
+    }
 }
 
 /// One backend.

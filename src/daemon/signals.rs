@@ -1,15 +1,25 @@
-//! Owns the signals that end a mount in good order.
-//! Does not know what ending it takes.
+//! Owns the signals that a mount heeds: those that end it in good order, and the one that asks for an upgrade.
+//! Does not know what either takes.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGHUP, from the moment this is made: before the mount is, so that none of them can kill the
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// SIGTERM, SIGINT or SIGHUP, by name: the end.
+    End(&'static str),
+    /// SIGUSR2: the program that is in place by now.
+    Upgrade,
+}
+
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR2, from the moment this is made: before the mount is, so that none of them can kill the
 /// process between mounting and serving and leave a mount behind that answers nothing.
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
+    upgrade: Signal,
     /// Absent where SIGHUP was ignored when we were started: nohup(1) wants us to outlive the terminal.
     hangup: Option<Signal>,
 }
@@ -20,11 +30,16 @@ impl Signals {
         let ignored =
             std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status));
         let hangup = if ignored { None } else { Some(signal(SignalKind::hangup())?) };
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hangup })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+            hangup,
+        })
     }
 
     /// Waits for one; says which.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> Heard {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -32,9 +47,10 @@ impl Signals {
             }
         };
         tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-            _ = hangup => "SIGHUP",
+            _ = self.term.recv() => Heard::End("SIGTERM"),
+            _ = self.int.recv() => Heard::End("SIGINT"),
+            _ = self.upgrade.recv() => Heard::Upgrade,
+            _ = hangup => Heard::End("SIGHUP"),
         }
     }
 }

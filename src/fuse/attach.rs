@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
 use super::mount_attributes::set_read_only;
@@ -56,8 +56,8 @@ pub(super) fn make(at: &Path, source: &str, allow_other: bool) -> io::Result<Det
     Ok(Detached { requests, mount })
 }
 
-/// The part of a mount that is put into the tree.
-pub(super) struct Unattached(OwnedFd);
+/// The part of a mount that is put into the tree. Dropped, the mount is gone.
+pub struct Unattached(OwnedFd);
 
 impl Detached {
     /// What requests come from, and what is put into the tree.
@@ -68,17 +68,19 @@ impl Detached {
 
 impl Unattached {
     /// The device number, as [`mounts::Mount`](crate::mounts::Mount) has it.
-    pub(super) fn device(&self) -> io::Result<String> {
+    pub fn device(&self) -> io::Result<String> {
         device_of(self.0.as_fd())
     }
 
-    /// Puts the mount into the tree at `at`, over what is there.
+    /// Puts the mount into the tree at `at`, over what is there; a link that somebody puts there meanwhile is not followed.
     ///
     /// # Errors
-    /// What move_mount(2) said.
-    pub(super) fn attach(self, at: &Path) -> io::Result<()> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        Ok(rustix::mount::move_mount(self.0, "", CWD, at, flags)?)
+    /// What open(2) and move_mount(2) said.
+    pub fn attach(self, at: &Path) -> io::Result<()> {
+        let there = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::open(at, there, Mode::empty())?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(rustix::mount::move_mount(self.0, "", place, "", flags)?)
     }
 }
 

@@ -8,10 +8,14 @@ mod attach;
 mod convert;
 mod directories;
 mod hand_over;
+mod hold;
 mod invalidate;
 mod mount;
 mod mount_attributes;
+mod mount_point;
 mod read_only;
+mod refuse_all;
+mod take_over;
 mod touch;
 mod unanswered;
 
@@ -21,9 +25,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyXattr, Request, TimeOrNow,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, Generation, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request, TimeOrNow,
 };
 
 use tokio::sync::watch;
@@ -32,11 +36,15 @@ use crate::errno::Failure;
 use crate::fs::{Attributes, Caller, DirListing, Handle, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
 use crate::tree::shown::KERNEL_TTL;
+pub use attach::Unattached;
 use convert::{attr, errno, file_type};
 use directories::{Directories, Line, lines};
 use hand_over::HandOver;
+pub use hold::{Held, Offered, hold};
 use invalidate::Invalidate;
-pub use mount::{Mounted, Options, Unmounted, mount};
+pub use mount::{Living, Mounted, Options, Serving, Unmounted, mount, serve};
+pub use mount_point::MountPoint;
+pub use refuse_all::refuse_all;
 use touch::Own;
 pub use touch::Teller;
 use unanswered::Unanswered;
@@ -59,16 +67,7 @@ impl Filesystem for Adapter {
     read_only::refuse_changes!();
 
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Wanted, not needed: an older kernel without one of them still serves everything but shared mmap.
-        for wanted in [
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ASYNC_READ,
-            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-        ] {
-            let _ = config.add_capabilities(wanted);
-        }
+        hold::want(config);
         Ok(())
     }
 

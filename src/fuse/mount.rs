@@ -1,26 +1,27 @@
-//! Owns the mount itself: options for the kernel, mounting, unmounting.
-//! Does not know what is shown.
+//! Owns the service of a mount: a session on its descriptor, threads that answer, and its end.
+//! Does not know what is shown, or how the mount came to be.
 
 use std::io;
-use std::mem::ManuallyDrop;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::directories::Directories;
 use super::hand_over::HandOver;
+use super::hold::{Held, Offered, hold};
 use super::invalidate::Invalidate;
+use super::mount_point::MountPoint;
 use super::touch::{self, Own, Teller};
 use super::unanswered::Unanswered;
-use super::{Adapter, attach};
+use super::{Adapter, take_over};
 use crate::fs::SecretFs;
-use crate::mounts;
 
-/// How long an unmount waits for open files to be closed.
+/// How long the end of a mount waits for open files to be closed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How to mount.
@@ -36,34 +37,47 @@ pub struct Options {
     pub threads: usize,
 }
 
-/// A mounted filesystem; it serves until [`Mounted::unmount`], or until it is dropped.
-pub struct Mounted {
-    /// Dropped it would unmount whatever is at the place (fuser takes every session that it mounted for mounted still).
-    session: ManuallyDrop<BackgroundSession>,
-    at: PathBuf,
-    /// What tells this mount from another at the same place.
-    device: Option<String>,
+/// A mount that lives and is to be served.
+pub struct Living {
+    /// `/dev/fuse`, where its requests come from.
+    pub requests: OwnedFd,
+    /// What the kernel offered when it was made.
+    pub offered: Offered,
+    /// Where it is, or will be.
+    pub place: MountPoint,
+    /// Why no file in it can be touched, in words; none where it can.
+    pub why_untouchable: Option<String>,
+}
+
+/// The service of a mount. It goes on until the mount or the process ends.
+pub struct Serving {
+    session: BackgroundSession,
     /// Whether the kernel has ended the session: then nothing at the place is this mount any more.
     over: Arc<watch::Sender<bool>>,
     teller: Teller,
+}
+
+/// A mounted filesystem and its service in one process; it serves until [`Mounted::unmount`], or until it is dropped.
+pub struct Mounted {
+    serving: Serving,
+    place: MountPoint,
     ended: bool,
 }
 
-/// How an unmount ended.
+/// How a mount ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmounted {
     /// Nobody used it.
     Cleanly,
-    /// Somebody still has files open in it: it is detached from the tree and ends with this process.
+    /// Somebody still has files open in it: it is detached from the tree and ends with whoever holds its descriptor.
     InUse,
 }
 
-/// Mounts and serves. As root by the kernel's mount calls, as a user through `fusermount3`. Work that waits runs on `runtime`.
+/// Serves a mount, from the first request that nobody has answered. Work that waits runs on `runtime`.
 ///
 /// # Errors
-/// What the kernel or fusermount3 said.
-pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
-    let at = at.canonicalize()?;
+/// What the system said.
+pub fn serve(fs: Arc<SecretFs>, living: Living, options: &Options, runtime: Handle) -> io::Result<Serving> {
     let (invalidate, own, over) =
         (Arc::default(), Arc::<Own>::default(), Arc::new(watch::Sender::new(false)));
     let adapter = Adapter {
@@ -75,36 +89,39 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         own: own.clone(),
         over: over.clone(),
     };
-    let (session, unattached, device, place) = match attach::make(&at, &options.source, options.allow_other) {
-        Ok(detached) => {
-            let (requests, unattached) = detached.split();
-            let device = unattached.device()?;
-            let session = Session::from_fd(adapter, requests, acl(options), config(options))?.spawn()?;
-            let place = touch::Place { at: at.clone(), device: device.clone() };
-            (session, Some(unattached), Some(device), Ok(place))
-        }
-        Err(error) => {
-            let session = Session::new(adapter, &at, &config(options))?.spawn()?;
-            // Somebody may have unmounted already: then nothing of ours is there, and the session is about to end.
-            (session, None, mounts::device_at(&at)?, Err(why_read_only(&error)))
-        }
+    let Living { requests, offered, place: MountPoint { at, device }, why_untouchable } = living;
+    let place = match (why_untouchable, device) {
+        (None, Some(device)) => Ok(touch::Place { at, device }),
+        (why, _) => Err(why.unwrap_or_default()),
     };
+    let session = take_over::session(adapter, requests, &offered, options)?.spawn()?;
     let notifier = session.notifier();
     let _ = invalidate.set(Invalidate::start(notifier.clone())?);
     let teller = Teller::start(fs, notifier, own, place)?;
-    let session = ManuallyDrop::new(session);
-    let mounted = Mounted { session, at, device, over, teller, ended: false };
+    Ok(Serving { session, over, teller })
+}
+
+/// Mounts and serves in this one process. As root by the kernel's mount calls, as a user through `fusermount3`.
+///
+/// # Errors
+/// What the kernel or fusermount3 said.
+pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
+    let at = at.canonicalize()?;
+    let Held { requests, offered, device, unattached, why_untouchable } = hold(&at, options)?;
+    let place = MountPoint { at, device };
+    let living = Living { requests, offered, place: place.clone(), why_untouchable };
+    let mounted = Mounted { serving: serve(fs, living, options, runtime)?, place, ended: false };
     // The last thing: it is served before it can be seen.
-    unattached.map_or(Ok(()), |unattached| unattached.attach(&mounted.at))?;
+    unattached.map_or(Ok(()), |unattached| unattached.attach(mounted.place.at()))?;
     Ok(mounted)
 }
 
-fn acl(options: &Options) -> SessionACL {
+pub(super) fn acl(options: &Options) -> SessionACL {
     if options.allow_other { SessionACL::All } else { SessionACL::Owner }
 }
 
-/// For a mount that fuser makes, read-only throughout.
-fn config(options: &Options) -> Config {
+/// The options of a mount that fuser makes, read-only throughout, and the threads of a session.
+pub(super) fn config(options: &Options) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
@@ -122,21 +139,16 @@ fn config(options: &Options) -> Config {
     config
 }
 
-/// Why nothing can be touched in a mount that could not be made otherwise, and what to do instead.
-fn why_read_only(error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::PermissionDenied => "it needs the right to mount (root, CAP_SYS_ADMIN)".to_owned(),
-        io::ErrorKind::Unsupported => "it needs Linux 5.12 or later".to_owned(),
-        _ => format!("a mount for it cannot be made here: {error}"),
-    };
-    format!("{why}; programs that open a file again, or look at its modification time, see every change")
-}
-
-impl Mounted {
-    /// Ready when the mount is gone (unmounted by somebody else).
+impl Serving {
+    /// Ready when the mount is gone (unmounted by somebody).
     pub async fn over(&self) {
         // It is kept here, so it is not closed.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    /// Whether it is gone.
+    pub fn is_over(&self) -> bool {
+        *self.over.borrow()
     }
 
     /// Who tells programs of changes.
@@ -144,50 +156,13 @@ impl Mounted {
         &self.teller
     }
 
-    /// The number of the mount's device, as [`mounts::Mount`] has it; none where it was gone at once.
-    pub fn device(&self) -> Option<&str> {
-        self.device.as_deref()
-    }
-
-    /// Takes the mount out of the tree: no path leads to it any more. Of one that somebody has taken away already nothing
-    /// is left to do, whatever is mounted in its place by now.
-    ///
-    /// # Errors
-    /// What umount(2) or fusermount3 said.
-    pub fn detach(&mut self) -> io::Result<()> {
-        self.ended = true;
-        // A clone of the mount would keep it alive.
+    /// Lets go of the mount, so that it can be taken out of the tree: a clone of it would keep it alive.
+    pub fn let_go(&self) {
         self.teller.stop();
-        // Whatever is there by now is another one, though it may have the number of this one's device.
-        if *self.over.borrow() {
-            return Ok(());
-        }
-        let Self { at, device, .. } = self;
-        let is_ours = || mounts::device_at(at).map(|there| there == *device);
-        if is_ours()? {
-            let result = match mounts::unmount(at, false) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounts::unmount(at, true),
-                result => result,
-            };
-            // Somebody else may have been faster.
-            if is_ours()? {
-                result?;
-            }
-        }
-        Ok(())
     }
 
-    /// Unmounts: what [`Self::detach`] does, and waits a little for programs to close their files. Those still open then end
-    /// with this process.
-    ///
-    /// # Errors
-    /// As [`Self::detach`].
-    pub fn unmount(mut self) -> io::Result<Unmounted> {
-        self.detach()?;
-        Ok(self.wait())
-    }
-
-    fn wait(&self) -> Unmounted {
+    /// Waits a little for programs to close their files, once the mount is out of the tree.
+    pub fn wait_for_end(&self) -> Unmounted {
         // Ended by the kernel once the last file is closed; whoever holds one longer does not hold us.
         for _ in 0..PATIENCE.as_millis() / 10 {
             if self.session.guard.is_finished() {
@@ -199,10 +174,43 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    /// Ready when the mount is gone (unmounted by somebody else).
+    pub async fn over(&self) {
+        self.serving.over().await;
+    }
+
+    /// Who tells programs of changes.
+    pub fn teller(&self) -> &Teller {
+        self.serving.teller()
+    }
+
+    /// The number of the mount's device, as [`crate::mounts::Mount`] has it; none where it was gone at once.
+    pub fn device(&self) -> Option<&str> {
+        self.place.device.as_deref()
+    }
+
+    /// Unmounts, and waits a little for programs to close their files. Those still open then end with this process.
+    ///
+    /// # Errors
+    /// What umount(2) or fusermount3 said.
+    pub fn unmount(mut self) -> io::Result<Unmounted> {
+        self.detach()?;
+        Ok(self.serving.wait_for_end())
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        self.ended = true;
+        self.serving.let_go();
+        // Whatever is there by now is another one, though it may have the number of this one's device.
+        if self.serving.is_over() { Ok(()) } else { self.place.detach() }
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         if !self.ended && self.detach().is_ok() {
-            self.wait();
+            self.serving.wait_for_end();
         }
     }
 }

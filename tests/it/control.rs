@@ -98,6 +98,7 @@ fn status_tells_programs_and_people_what_is_held_and_by_whom() {
     let report = report(&mount, &["--secrets"]);
     assert_eq!(report["mountpoint"], mount.at.canonicalize().unwrap().to_str().unwrap());
     assert_eq!((&report["answers"], &report["pid"]), (&json!(true), &json!(mount.pid())));
+    assert_eq!((&report["worker"], &report["crashes"]), (&json!(mount.worker()), &json!(0)));
     assert_eq!(report["program"], env!("CARGO_PKG_VERSION"));
     assert_eq!(report["device"], device(&mount));
     assert_eq!((&report["secrets"]["held"], &report["secrets"]["stale"]), (&json!(1), &json!(0)));
@@ -124,7 +125,7 @@ fn status_tells_programs_and_people_what_is_held_and_by_whom() {
     ] {
         assert!(told.contains(part), "{part} in\n{told}");
     }
-    assert!(told.contains(&format!("pid {}\n", mount.pid())), "{told}");
+    assert!(told.contains(&format!("pid {}, worker {}\n", mount.pid(), mount.worker())), "{told}");
 }
 
 /// Every name in a report but those of counters.
@@ -153,11 +154,13 @@ fn status_without_a_path_shows_every_mount_and_which_do_not_answer() {
     for mount in [&one, &two] {
         assert!(told.contains(&format!("{}\n  source     store:", name(mount))), "{told}");
     }
-    signal(one.pid(), "STOP");
+    // The one would replace the other.
+    let both = [one.pid(), one.worker()];
+    both.iter().for_each(|pid| signal(*pid, "STOP"));
     let began = Instant::now();
     let stopped = ask("status", &one.at, &[]);
     let every = said(&secretfs().arg("status").arg("--json").output().unwrap());
-    signal(one.pid(), "CONT");
+    both.iter().rev().for_each(|pid| signal(*pid, "CONT"));
     assert!(began.elapsed() < HANG, "status hangs with a program that is stopped");
     assert!(stopped.out.contains("  no answer  no answer within 5s"), "{}", stopped.out);
     refused(stopped, 74, "no answer within 5s: its program is stopped");
@@ -315,7 +318,11 @@ fn a_bind_mount_of_a_part_is_asked_by_its_own_paths() {
     assert!(told.starts_with(&format!("{}: ", folder.join("db").display())), "{told}");
     // It shows a part of the secret; the secret itself has no place there.
     assert!(good(ask("refresh", &file, &[])).starts_with("team/db: unchanged"));
-    assert!(good(ask("status", &file, &[])).contains(&format!("pid {}\n", mount.pid())));
+    assert!(good(ask("status", &file, &[])).contains(&format!(
+        "pid {}, worker {}\n",
+        mount.pid(),
+        mount.worker()
+    )));
     let all = said(&secretfs().args(["status", "--json"]).output().unwrap()).out;
     assert_eq!(all.matches(&format!("\"pid\": {},", mount.pid())).count(), 1, "a mount is told once: {all}");
     drop(bound);

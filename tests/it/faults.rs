@@ -124,7 +124,7 @@ impl Patient {
 
     /// Peak resident memory of the program, in KiB (VmHWM, proc(5)).
     fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.mount.pid())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.mount.worker())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }

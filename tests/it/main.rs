@@ -30,6 +30,7 @@ mod mount;
 mod mount_aws;
 mod mount_vault;
 mod pairs;
+mod sandbox;
 mod servers;
 mod store;
 mod support;

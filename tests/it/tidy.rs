@@ -10,7 +10,7 @@ use std::path::Path as FilePath;
 use source::{Path, Token, closing, matches, paths, tokens};
 
 /// A crate, the one folder that may name it, and why. A `*` at the end stands for any ending.
-const CONFINED: [(&str, &str, &str); 10] = [
+const CONFINED: [(&str, &str, &str); 12] = [
     ("fuser", "src/fuse/", "only the adapter knows the kernel's protocol"),
     ("vaultrs", "src/backend/vault/", "only the Vault backend knows its client"),
     ("rustify", "src/backend/vault/", "only the Vault backend knows its client"),
@@ -21,6 +21,8 @@ const CONFINED: [(&str, &str, &str); 10] = [
     ("clap", "src/cli/", "only the command line reads arguments"),
     ("toml_edit", "src/config/", "only the configuration reads TOML"),
     ("sd_notify", "src/daemon/", "only the daemon talks to systemd"),
+    ("landlock", "src/daemon/", "only the daemon puts its worker into a sandbox"),
+    ("seccompiler", "src/daemon/", "only the daemon puts its worker into a sandbox"),
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
@@ -48,8 +50,12 @@ const SPAWNS: [(&str, &str); 14] = [
 ];
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 2] = [
+const UNSAFE: [(&str, &str); 3] = [
     ("src/fuse/mount_attributes.rs", "mount_setattr(2) is in libc only, as a bare system call"),
+    (
+        "tests/it/sandbox/raw.rs",
+        "calls that are refused, by their bare numbers: safe crates do not have most",
+    ),
     ("tests/it/support/page_cache.rs", "cachestat(2) is a bare system call, and mmap(2) is unsafe by nature"),
 ];
 /// Files that may name a raw error number, and why. All others give a `Failure`.

@@ -110,13 +110,16 @@ fn another_process_of_the_same_user_cannot_read_the_programs_memory() {
     let store = store_of_user();
     let mount = open_to_all(store.mount().by_user(OWNER)).start();
     assert_eq!(cat(OWNER, &mount), Ok("canary-value".into()));
-    for file in ["mem", "environ", "maps"] {
-        let path = format!("/proc/{}/{file}", mount.pid());
+    for (pid, file) in [mount.pid(), mount.worker()]
+        .iter()
+        .flat_map(|pid| ["mem", "environ", "maps"].map(|file| (pid, file)))
+    {
+        let path = format!("/proc/{pid}/{file}");
         let output = as_user(OWNER, "head", &["-c", "1", &path]);
         assert!(!output.status.success(), "{path} can be read");
         assert!(said(&output).contains("denied"), "{path}: {}", said(&output));
     }
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", mount.pid())).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", mount.worker())).unwrap();
     let core: Vec<&str> = limits
         .lines()
         .find(|line| line.starts_with("Max core file size"))

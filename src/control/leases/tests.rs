@@ -61,6 +61,9 @@ fn world() -> World {
     let leases = Arc::new(Leases::new(cache.clone(), vec![Demand::default()], vec![limits], terms));
     let fs = SecretFs::new(trees.clone(), cache.clone(), 1024).with_leases(leases.clone());
     let control = Control {
+        process: 7,
+        crashes: 0,
+        upgrade: Box::new(|_| Ok(())),
         fs: Arc::new(fs),
         trees,
         cache,

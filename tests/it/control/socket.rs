@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::{Said, ask, device, good, refused, said, socket, started, store};
-use crate::support::mount::{HANG, Mount, copy_program, possible, run, secretfs, signal, wait_until};
+use crate::support::mount::{HANG, Mount, copy_program, possible, run, secretfs, wait_until};
 use crate::support::{available, program};
 use crate::users::{OTHER, OWNER, is_root, open_to_all, store_of_user, users_can_mount};
 
@@ -194,8 +194,7 @@ fn a_killed_programs_socket_is_told_from_a_living_one_and_does_not_stand_in_the_
     let store = store();
     let mut mount = started(store.mount());
     let socket = socket(&mount);
-    signal(mount.pid(), "KILL");
-    mount.ended();
+    mount.kill();
     assert!(socket.exists());
     let gone = ask("status", &mount.at, &[]);
     assert!(gone.out.contains("no answer  its program is gone: run `secretfs unmount`"), "{}", gone.out);

@@ -129,7 +129,7 @@ fn is_there_once_and_then_not_at_all(server: &Server) {
     }
     let short_life = "[[freshness]]\npath = \"/short/**\"\nttl = \"1s\"\nmax_stale = \"1s\"";
     let mount = server.start("ttl = \"1h\"", short_life);
-    let pid = mount.pid();
+    let pid = mount.worker();
     for (folder, canaries) in [("kept", &kept), ("rotated", &older), ("short", &short)] {
         read_all(&mount, folder, canaries);
         for view in [".json", ".env", ".docker-env"] {
@@ -224,7 +224,7 @@ fn nothing_is_left_in_memory_of_what_had_to_make_room() {
     server.put_all(others.collect());
     let mount = server.start("ttl = \"1h\"\nmax_value_size = \"512KiB\"\nmax_cache = \"1MiB\"", "");
     read_all(&mount, "kept", &canaries);
-    assert_eq!(canaries.search(mount.pid()).values(), 20, "all of it has room");
+    assert_eq!(canaries.search(mount.worker()).values(), 20, "all of it has room");
     let is_held = |secret: &Value| secret["paths"][0].as_str().is_some_and(|path| path.starts_with("kept/"));
     wait_until("others are read more often, and it makes room", || {
         for number in 0..20 {
@@ -232,7 +232,7 @@ fn nothing_is_left_in_memory_of_what_had_to_make_room() {
         }
         !report(&mount, &["--secrets"])["held"]["secrets"].as_array().unwrap().iter().any(is_held)
     });
-    wait_for_nothing("of what had to make room", mount.pid(), &canaries);
+    wait_for_nothing("of what had to make room", mount.worker(), &canaries);
     assert!(report(&mount, &[])["counters"]["evictions"].as_u64().unwrap() > 0);
 }
 
@@ -246,9 +246,9 @@ fn nothing_is_left_in_memory_of_what_expires_after_somebody_has_unmounted() {
     let mut mount = server.start("ttl = \"1s\"\nmax_stale = 0", "");
     let mut open = File::open(mount.path("other/value")).unwrap();
     read_all(&mount, "kept", &canaries);
-    assert!(!canaries.search(mount.pid()).is_empty());
+    assert!(!canaries.search(mount.worker()).is_empty());
     unmount(&mount.at, UnmountFlags::DETACH).unwrap();
-    wait_for_nothing("when it has expired", mount.pid(), &canaries);
+    wait_for_nothing("when it has expired", mount.worker(), &canaries);
     let mut bytes = String::new();
     open.read_to_string(&mut bytes).unwrap();
     assert_eq!(bytes, "canary-other");
@@ -267,10 +267,11 @@ fn nothing_is_left_in_memory_once_it_was_told_to_unmount_though_it_waits_for_ope
     let mut mount = server.start("ttl = \"1h\"", "");
     let _open = File::open(mount.path("other/value")).unwrap();
     read_all(&mount, "kept", &canaries);
-    assert!(!canaries.search(mount.pid()).is_empty());
+    assert!(!canaries.search(mount.worker()).is_empty());
+    let worker = mount.worker();
     signal(mount.pid(), "TERM");
     wait_until("it is unmounted", || !mount.is_mounted());
-    goes_at_once(&mount, &canaries);
+    goes_at_once(worker, &canaries);
     assert_eq!(mount.ended(), Some(0));
 }
 
@@ -288,17 +289,18 @@ fn nothing_is_left_in_memory_once_somebody_has_unmounted_though_it_waits_for_a_h
     server.put_all(vec![("other".to_owned(), json!({"value": "canary-another"}))]);
     wait_until("the hook runs", || mount.log().contains("deaf"));
     read_all(&mount, "kept", &canaries);
-    assert!(!canaries.search(mount.pid()).is_empty());
+    assert!(!canaries.search(mount.worker()).is_empty());
+    let worker = mount.worker();
     unmount(&mount.at, UnmountFlags::NOFOLLOW).unwrap();
-    goes_at_once(&mount, &canaries);
+    goes_at_once(worker, &canaries);
     assert_eq!(mount.ended(), Some(0));
 }
 
 /// A program at its end waits a second, which is many searches. The first few may come before it has got to erasing anything; on
 /// a very slow machine it may have ended before one comes.
-fn goes_at_once(mount: &Mount, canaries: &Canaries) {
+fn goes_at_once(worker: u32, canaries: &Canaries) {
     for _ in 0..3 {
-        match canaries.search_if_alive(mount.pid()) {
+        match canaries.search_if_alive(worker) {
             Some(found) if !found.is_empty() => std::thread::sleep(Duration::from_millis(20)),
             _ => return,
         }

@@ -170,8 +170,7 @@ fn a_dead_mount_is_named_and_cleaned_up() {
     let Some(()) = available("mount", possible()) else { return };
     let store = small_store();
     let mut mount = store.mount().start();
-    signal(mount.pid(), "KILL");
-    assert_eq!(mount.ended(), None);
+    mount.kill();
     assert_eq!(mount.ls("").unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
     let refused = mount_again(&store, &mount);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

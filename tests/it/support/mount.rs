@@ -161,6 +161,23 @@ impl Mount {
         self.child.id()
     }
 
+    /// The process that serves at the moment: what the program itself has started.
+    pub fn worker(&self) -> u32 {
+        self.worker_now().expect("a worker")
+    }
+
+    /// The same; none where one has died and the next is not there yet.
+    pub fn worker_now(&self) -> Option<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).expect("children of the program");
+        let mut workers =
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid: &u32| {
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+            });
+        workers.next()
+    }
+
     /// What the program has logged so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.folder.path().join("log")).unwrap_or_default())
@@ -171,6 +188,25 @@ impl Mount {
     pub fn is_mounted(&self) -> bool {
         let at = self.at.canonicalize().unwrap_or(self.at.clone());
         secretfs::mounts::ours().expect("mountinfo").iter().any(|mount| mount.at == at || mount.at == self.at)
+    }
+
+    /// SIGKILL to all of the program, the holder first, and its end.
+    pub fn kill(&mut self) {
+        let worker = self.worker_now();
+        if let Some(worker) = worker {
+            // So that it has no time to end in good order.
+            signal(worker, "STOP");
+        }
+        signal(self.child.id(), "KILL");
+        self.ended();
+        if let Some(worker) = worker {
+            signal(worker, "KILL");
+            let start = Instant::now();
+            while Path::new(&format!("/proc/{worker}")).exists() {
+                assert!(start.elapsed() < HANG, "worker {worker} does not die");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// SIGTERM, and the exit code; fails when the program does not end.

@@ -1,0 +1,153 @@
+//! Owns the end of a mount: asked for, come about by itself, or because nobody can serve it any more.
+//! Does not know what a worker has to give back.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::super::channel::ToWorker;
+use super::super::{Failure, systemd};
+use super::{Flow, Holder};
+use crate::fuse;
+
+/// How long the last worker may take: 2 s for hooks, 45 s for leases, 10 s for tokens, a second for files that are open, and some.
+const PATIENCE: Duration = Duration::from_secs(65);
+/// Requests are refused until none has come for so long, and at most for the second: whoever waits is told, and nobody waits anew for a
+/// mount that is out of the tree.
+const QUIET: Duration = Duration::from_millis(500);
+const MOST: Duration = Duration::from_secs(5);
+
+/// An end that has begun.
+pub(super) struct Ending {
+    why: String,
+    until: Instant,
+    /// The mount is out of the tree, or somebody else has seen to that.
+    detached: Option<Result<(), String>>,
+    /// All is given back.
+    ended: Option<InUse>,
+    /// The worker has been told.
+    told: bool,
+    /// Workers that died over it.
+    died: u32,
+}
+
+struct InUse(bool);
+
+impl Holder {
+    /// Begins the end, once.
+    pub(super) fn end(&mut self, why: &str) -> Flow {
+        if self.ending.is_none() {
+            tracing::info!(mountpoint = %self.place.at.display(), "unmounting: {why}");
+            systemd::stopping();
+            self.begin_ending(why);
+            self.abandon_upgrade("the mount is ending");
+            self.go_on_ending();
+        }
+        Flow::GoOn
+    }
+
+    fn begin_ending(&mut self, why: &str) {
+        self.ending = Some(Ending {
+            why: why.to_owned(),
+            until: Instant::now() + PATIENCE,
+            detached: None,
+            ended: None,
+            told: false,
+            died: 0,
+        });
+    }
+
+    /// Tells the worker, as soon as there is one that serves.
+    pub(super) fn go_on_ending(&mut self) {
+        let Some(ending) = &mut self.ending else { return };
+        if let Some(worker) = self.serving.as_ref().filter(|worker| worker.serving.is_some() && !ending.told)
+        {
+            worker.tell(&ToWorker::End(ending.why.clone()), &[]);
+            ending.told = true;
+        }
+    }
+
+    /// The kernel has ended the mount: nothing of it is in the tree, and the worker gives back what it has by itself.
+    pub(super) fn note_over(&mut self) {
+        if self.ending.is_none() {
+            tracing::info!(mountpoint = %self.place.at.display(), "unmounting: unmounted by somebody else");
+            systemd::stopping();
+            self.begin_ending("unmounted by somebody else");
+        }
+        if let Some(ending) = &mut self.ending {
+            ending.told = true;
+            ending.detached = Some(Ok(()));
+        }
+    }
+
+    /// The worker has let go of the mount.
+    pub(super) fn detach(&mut self) {
+        let result = self.place.detach().map_err(|error| error.to_string());
+        if let Some(worker) = &self.serving {
+            worker.tell(&ToWorker::Detached(result.clone()), &[]);
+        }
+        if let Some(ending) = &mut self.ending {
+            ending.detached = Some(result);
+        }
+    }
+
+    pub(super) fn note_ended(&mut self, in_use: bool) {
+        if let Some(ending) = &mut self.ending {
+            ending.ended = Some(InUse(in_use));
+        }
+    }
+
+    /// What the end of the worker means where the mount is ending; nothing where it is not.
+    pub(super) fn is_ended(&mut self) -> Option<Flow> {
+        let ending = self.ending.as_mut()?;
+        let detached = ending.detached.clone();
+        if let Some(InUse(in_use)) = ending.ended {
+            if in_use {
+                tracing::warn!(
+                    mountpoint = %self.place.at.display(),
+                    "was in use: detached; files still open in it give errors from now on"
+                );
+            }
+            return Some(Flow::Over(self.unmounted(detached)));
+        }
+        // It died over it: the next one gives back what is left, and after that nobody does.
+        ending.died += 1;
+        ending.told = false;
+        if ending.died > 1 {
+            tracing::error!("workers die at the end of the mount: what they had is not given back");
+            return Some(Flow::Over(self.unmounted(detached)));
+        }
+        Some(self.restart())
+    }
+
+    /// The end takes too long.
+    pub(super) fn look_after_end(&mut self) -> Flow {
+        let Some(ending) = self.ending.as_ref().filter(|ending| ending.until < Instant::now()) else {
+            return Flow::GoOn;
+        };
+        tracing::error!("the end of the mount takes too long: what is left is not given back");
+        let detached = ending.detached.clone();
+        Flow::Over(self.unmounted(detached))
+    }
+
+    /// No worker can serve the mount: whoever waits is told EIO, and it is taken out of the tree.
+    pub(super) fn give_up(&mut self) -> Flow {
+        let at = self.place.at.display().to_string();
+        tracing::error!(mountpoint = %at, crashes = self.restarts.total(), "workers crash too often: the mount is given up");
+        systemd::stopping();
+        self.abandon_upgrade("the mount is given up");
+        self.kill_all();
+        let detached = self.place.detach_in_use();
+        if let Err(error) = fuse::refuse_all(self.requests.as_fd(), QUIET, MOST) {
+            tracing::warn!("requests cannot be refused: {error}");
+        }
+        if let Err(error) = detached {
+            tracing::error!("the mount is not taken out of the tree: {error}");
+        }
+        Flow::Over(Err(Failure::GivenUp { at, crashes: self.restarts.total() }))
+    }
+
+    fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
+        let result = detached.unwrap_or_else(|| self.place.detach().map_err(|error| error.to_string()));
+        result.map_err(|error| Failure::Unmount { at: self.place.at.display().to_string(), error })
+    }
+}

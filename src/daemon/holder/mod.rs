@@ -1,0 +1,352 @@
+//! Owns a mount while it lives: holds its descriptor, keeps a worker at it, and takes it out of the tree at the end.
+//! Does not know a secret: what is shown is the workers' business.
+//!
+//! Everything that may block is done by others (workers, the probe); this loop only hears of it, so it can always act.
+
+mod end;
+mod probe;
+mod process;
+mod upgrade;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::channel::{ToHolder, ToWorker};
+use super::restarts::{Next, Restarts};
+use super::signals::{Heard, Signals};
+use super::start::{Given, Handed, PROTOCOL, Start};
+use super::{Failure, Plan, kernel_timeout, mount_failure, systemd};
+use crate::clock::Clock;
+use crate::fuse::{self, MountPoint, Offered};
+use end::Ending;
+use probe::Probe;
+pub use process::WorkerCommand;
+use process::{Event, Worker, WorkerNo};
+use upgrade::{TakingOver, Upgrade};
+
+/// How long a worker may take from its start until it serves.
+const PATIENCE_WITH_STARTS: Duration = Duration::from_secs(20);
+/// How often a worker is looked after, within the time after which it is taken for stuck.
+const LOOKS: u32 = 8;
+
+/// Mounts as planned, calls `ready` once programs can use the mount (no backend has been asked yet), and keeps it until a signal says
+/// to stop, somebody unmounts, or workers crash too often.
+///
+/// # Errors
+/// What kept the mount from being made, or from being ended.
+pub fn hold(
+    plan: Plan,
+    handed: &Handed,
+    command: WorkerCommand,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before there is a mount, so that none of them can leave one behind.
+    let signals = {
+        let _runtime = runtime.enter();
+        Signals::catch()?
+    };
+    if let Some(warning) = kernel_timeout::warning(plan.deadline) {
+        tracing::warn!("{warning}");
+    }
+    let at = plan.mountpoint.display().to_string();
+    let failed = |error: &io::Error| mount_failure(&at, plan.allow_other, error);
+    let place = plan.mountpoint.canonicalize().map_err(|error| failed(&error))?;
+    let options = plan.fuse_options();
+    let fuse::Held { requests, offered, device, unattached, why_untouchable } =
+        fuse::hold(&place, &options).map_err(|error| failed(&error))?;
+    if !offered.can_resend() {
+        tracing::warn!("a crash ends the mount: to survive one needs Linux 6.9 or later");
+    }
+    let max_crashes = if offered.can_resend() { plan.max_crashes } else { 0 };
+    let (events, heard) = unbounded_channel();
+    let mut holder = Holder {
+        place: MountPoint { at: place, device },
+        requests,
+        offered,
+        why_untouchable,
+        handed: handed.to_file()?,
+        command,
+        since: SystemTime::now(),
+        watchdog: plan.watchdog,
+        restarts: Restarts::new(max_crashes),
+        events,
+        next_number: 0,
+        serving: None,
+        restart_at: None,
+        upgrade: None,
+        taking_over: None,
+        ending: None,
+        probe: None,
+        pings: 0,
+    };
+    let ended = runtime.block_on(async {
+        let mut heard = heard;
+        let mut signals = signals;
+        holder.begin(&mut heard).await?;
+        let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.place.at()));
+        attached.map_err(|error| failed(&error))?;
+        tracing::info!(mountpoint = %at, source = %options.source, "mounted");
+        holder.probe = Some(Probe::start(holder.place.at.clone(), holder.watchdog / LOOKS)?);
+        ready()?;
+        systemd::serving(&at);
+        holder.keep(&mut heard, &mut signals).await
+    });
+    // A worker that is left over, whatever went wrong, is not left alone.
+    holder.kill_all();
+    ended
+}
+
+/// A mount that lives.
+struct Holder {
+    place: MountPoint,
+    requests: OwnedFd,
+    offered: Offered,
+    why_untouchable: Option<String>,
+    handed: OwnedFd,
+    command: WorkerCommand,
+    since: SystemTime,
+    /// A worker that is not heard of for so long is replaced.
+    watchdog: Duration,
+    restarts: Restarts,
+    events: UnboundedSender<Event>,
+    next_number: u64,
+    /// The worker whose mount it is.
+    serving: Option<Worker>,
+    /// There is none, and is to be one then.
+    restart_at: Option<Instant>,
+    upgrade: Option<Upgrade>,
+    taking_over: Option<TakingOver>,
+    ending: Option<Ending>,
+    probe: Option<Probe>,
+    pings: u64,
+}
+
+/// What an event means for the loop.
+enum Flow {
+    GoOn,
+    /// The mount is over, and this came of it.
+    Over(Result<(), Failure>),
+}
+
+impl Holder {
+    /// Starts the first worker and waits until it serves. One that cannot says why itself.
+    async fn begin(&mut self, heard: &mut UnboundedReceiver<Event>) -> Result<(), Failure> {
+        let worker = self.start_worker(&self.command.clone(), false, None)?;
+        let number = worker.number;
+        self.serving = Some(worker);
+        loop {
+            let event = tokio::time::timeout(PATIENCE_WITH_STARTS, heard.recv()).await;
+            match event {
+                Ok(Some(Event::Said(who, ToHolder::Serving, _))) if who == number => {
+                    self.note_serving();
+                    return Ok(());
+                }
+                Ok(Some(Event::Said(..))) => {}
+                Ok(Some(Event::Gone(_, status))) => {
+                    self.serving = None;
+                    let code =
+                        status.and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
+                    return Err(Failure::Worker { code: code.filter(|code| *code != 0) });
+                }
+                Ok(None) | Err(_) => return Err(Failure::Worker { code: None }),
+            }
+        }
+    }
+
+    /// Looks after the mount until it ends.
+    async fn keep(
+        &mut self,
+        heard: &mut UnboundedReceiver<Event>,
+        signals: &mut Signals,
+    ) -> Result<(), Failure> {
+        let look = (self.watchdog / LOOKS).max(Duration::from_millis(10));
+        let mut looks = tokio::time::interval(look);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let restart = self.restart_at;
+            let flow = tokio::select! {
+                Some(event) = heard.recv() => match event {
+                    Event::Said(who, message, files) => self.said(who, message, files),
+                    Event::Gone(who, status) => self.gone(who, status.and_then(|status| status.code())),
+                },
+                signal = signals.next() => match signal {
+                    Heard::End(why) => self.end(why),
+                    Heard::Upgrade => self.begin_upgrade(None),
+                },
+                () = tokio::time::sleep_until(restart.unwrap_or_else(Instant::now).into()), if restart.is_some() => {
+                    self.restart()
+                }
+                _ = looks.tick() => self.look(),
+            };
+            if let Flow::Over(result) = flow {
+                return result;
+            }
+        }
+    }
+
+    /// A worker that is to serve at once, or when it is told that its predecessor is gone.
+    fn start_worker(
+        &mut self,
+        command: &WorkerCommand,
+        succeeds: bool,
+        legacy: Option<&OwnedFd>,
+    ) -> io::Result<Worker> {
+        let number = WorkerNo(self.next_number);
+        self.next_number += 1;
+        let worker = Worker::start(number, command, &self.events)?;
+        let mut files: Vec<(Given, &dyn AsFd)> =
+            vec![(Given::Requests, &self.requests), (Given::Handed, &self.handed)];
+        files.extend(legacy.map(|legacy| (Given::Legacy, legacy as &dyn AsFd)));
+        let start = Start {
+            protocol: PROTOCOL,
+            at: self.place.at.clone().into_os_string(),
+            device: self.place.device.clone(),
+            offered: self.offered,
+            why_untouchable: self.why_untouchable.clone(),
+            holder: std::process::id(),
+            since: self.since,
+            crashes: self.restarts.total(),
+            succeeds,
+            outlives_holder: false,
+            files: files.iter().map(|(given, _)| *given).collect(),
+        };
+        let files: Vec<&dyn AsFd> = files.into_iter().map(|(_, file)| file).collect();
+        worker.tell(&ToWorker::Start(Box::new(start)), &files);
+        Ok(worker)
+    }
+
+    fn note_serving(&mut self) {
+        if let Some(worker) = &mut self.serving {
+            let now = Instant::now();
+            worker.serving = Some(now);
+            tracing::debug!(pid = worker.pid, took = ?now - worker.started, "a worker serves");
+        }
+    }
+
+    fn said(&mut self, who: WorkerNo, message: ToHolder, files: Vec<OwnedFd>) -> Flow {
+        let is_serving = self.serving.as_ref().is_some_and(|worker| worker.number == who);
+        match message {
+            ToHolder::Pong(_) => {
+                if let Some(worker) = self.serving.as_mut().filter(|_| is_serving) {
+                    worker.silent = 0;
+                }
+            }
+            ToHolder::Serving if is_serving => {
+                self.note_serving();
+                self.finish_upgrade();
+                self.go_on_ending();
+            }
+            ToHolder::Upgrade => return self.begin_upgrade(files.into_iter().next()),
+            ToHolder::Prepared | ToHolder::TookIn(_) | ToHolder::HandedOver(_) => {
+                return self.go_on_upgrading(who, message);
+            }
+            ToHolder::Over if is_serving => self.note_over(),
+            ToHolder::Detach if is_serving => self.detach(),
+            ToHolder::Ended { in_use } if is_serving => self.note_ended(in_use),
+            // Of one that is not asked any more.
+            _ => {}
+        }
+        Flow::GoOn
+    }
+
+    fn gone(&mut self, who: WorkerNo, code: Option<i32>) -> Flow {
+        if self.is_successor(who) {
+            return self.lose_successor();
+        }
+        let Some(worker) = self.serving.take_if(|worker| worker.number == who) else { return Flow::GoOn };
+        self.fall_back();
+        if let Some(flow) = self.is_ended() {
+            return flow;
+        }
+        if self.is_replaced_on_purpose() {
+            return self.let_take_over();
+        }
+        let life = worker.serving.map(|since| since.elapsed());
+        let next = self.restarts.crashed(life, Clock::System.now());
+        let (pid, crashes) = (worker.pid, self.restarts.total());
+        match (code, life) {
+            (Some(code), _) => tracing::error!(pid, crashes, "a worker ended with exit code {code}"),
+            (None, _) => tracing::error!(pid, crashes, "a worker was killed"),
+        }
+        // One that is prepared already is there sooner than any other.
+        if self.upgrade.is_some() && next != Next::GiveUp {
+            return self.let_take_over();
+        }
+        match next {
+            Next::Restart(pause) => {
+                self.restart_at = Some(Instant::now() + pause);
+                // Not by way of the loop, which may have much to hear first: readers wait.
+                if pause.is_zero() { self.restart() } else { Flow::GoOn }
+            }
+            Next::GiveUp => self.give_up(),
+        }
+    }
+
+    fn restart(&mut self) -> Flow {
+        self.restart_at = None;
+        match self.start_worker(&self.command.clone(), false, None) {
+            Ok(worker) => {
+                self.serving = Some(worker);
+                Flow::GoOn
+            }
+            Err(error) => {
+                tracing::error!("a worker cannot be started: {error}");
+                match self.restarts.crashed(None, Clock::System.now()) {
+                    Next::Restart(pause) => {
+                        // What the system refuses once it refuses again at once.
+                        self.restart_at = Some(Instant::now() + pause.max(Duration::from_millis(100)));
+                        Flow::GoOn
+                    }
+                    Next::GiveUp => self.give_up(),
+                }
+            }
+        }
+    }
+
+    /// Whether everybody is well; what is stuck is killed, which ends it as a crash does.
+    fn look(&mut self) -> Flow {
+        systemd::alive();
+        self.pings += 1;
+        let ping = self.pings;
+        let is_deaf = self.probe.as_mut().is_some_and(|probe| probe.waits_for_looks() >= LOOKS);
+        let is_ending = self.ending.is_some();
+        if let Some(worker) = self.serving.as_mut() {
+            let stuck = match worker.serving {
+                None => {
+                    (worker.started.elapsed() > PATIENCE_WITH_STARTS).then_some("does not begin to serve")
+                }
+                // It has its own time for that.
+                Some(_) if is_ending => None,
+                Some(_) if worker.silent >= LOOKS => Some("does not answer"),
+                Some(since) if is_deaf && since.elapsed() >= self.watchdog => {
+                    Some("does not answer programs")
+                }
+                Some(_) => None,
+            };
+            if let Some(stuck) = stuck {
+                tracing::error!(pid = worker.pid, "a worker {stuck}: it is replaced");
+                worker.kill();
+                // Not again at every look until its end is heard of.
+                worker.silent = 0;
+                worker.started = Instant::now();
+                worker.serving = worker.serving.map(|_| worker.started);
+            } else if worker.serving.is_some() {
+                // By looks and not by the clock: where we ourselves did not get to look, its answers wait for us.
+                worker.silent += 1;
+                worker.tell(&ToWorker::Ping(ping), &[]);
+            }
+        }
+        self.look_after_upgrade();
+        self.look_after_end()
+    }
+
+    fn kill_all(&self) {
+        for worker in self.serving.iter().chain(self.upgrade.iter().map(Upgrade::successor)) {
+            worker.kill();
+        }
+    }
+}

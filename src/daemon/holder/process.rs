@@ -1,0 +1,146 @@
+//! Owns one worker as the holder sees it: a process that was started, is talked to, may be killed, and ends.
+//! Does not know what is to be done when it does.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::super::channel::{Channel, ToHolder, ToWorker};
+
+/// Which of all workers that a mount has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WorkerNo(pub(super) u64);
+
+/// What a worker has done.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// It has said something, with descriptors.
+    Said(WorkerNo, ToHolder, Vec<OwnedFd>),
+    /// It is gone; all that it had said was told before.
+    Gone(WorkerNo, Option<ExitStatus>),
+}
+
+/// How workers are started: a program, held open so that what replaces its file changes nothing, and its arguments.
+#[derive(Debug, Clone)]
+pub struct WorkerCommand {
+    program: Arc<File>,
+    /// Where it was found, and where its successor will be.
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    folder: PathBuf,
+}
+
+impl WorkerCommand {
+    /// This very program with these arguments, in the folder that is ours now.
+    ///
+    /// # Errors
+    /// The program cannot be opened, or the folder is gone.
+    pub fn of_this_program(arguments: Vec<OsString>) -> io::Result<Self> {
+        let program = Arc::new(File::open("/proc/self/exe")?);
+        Ok(Self { program, path: std::env::current_exe()?, arguments, folder: std::env::current_dir()? })
+    }
+
+    /// The program that is in its place by now.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn renewed(&self) -> io::Result<Self> {
+        Ok(Self { program: Arc::new(File::open(&self.path)?), ..self.clone() })
+    }
+
+    /// Where the program's file is, or was.
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    fn start(&self, input: OwnedFd) -> io::Result<Child> {
+        // By its descriptor, which the child has until the program begins.
+        Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+            .arg0("secretfs")
+            .arg(OsStr::new("worker"))
+            .args(&self.arguments)
+            .current_dir(&self.folder)
+            // What ends us from a terminal is ours to hear.
+            .process_group(0)
+            .stdin(Stdio::from(input))
+            .spawn()
+    }
+}
+
+/// A worker that has not been seen to end.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) number: WorkerNo,
+    channel: Channel,
+    process: OwnedFd,
+    pub(super) pid: u32,
+    pub(super) started: Instant,
+    /// Since when it answers requests.
+    pub(super) serving: Option<Instant>,
+    /// Looks since it was heard of.
+    pub(super) silent: u32,
+}
+
+impl Worker {
+    /// Starts one. What it says, and its end, is told to `events`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn start(
+        number: WorkerNo,
+        command: &WorkerCommand,
+        events: &UnboundedSender<Event>,
+    ) -> io::Result<Self> {
+        let (channel, input) = Channel::pair()?;
+        let child = command.start(input)?;
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let pid = child.id();
+        let (heard, events) = (channel.clone(), events.clone());
+        std::thread::Builder::new()
+            .name("worker".into())
+            .spawn(move || listen(number, &heard, child, &events))?;
+        let now = Instant::now();
+        Ok(Self { number, channel, process, pid, started: now, serving: None, silent: 0 })
+    }
+
+    /// Tells it something. A worker that is gone does not hear it, and is told of by its end.
+    pub(super) fn tell(&self, message: &ToWorker, files: &[&dyn AsFd]) {
+        if let Err(error) = self.channel.send(message, files) {
+            tracing::debug!(pid = self.pid, "the worker cannot be told anything: {}", error.kind());
+        }
+    }
+
+    /// SIGKILL: its end will be told.
+    pub(super) fn kill(&self) {
+        // An error means that it has ended already.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+    }
+}
+
+fn listen(number: WorkerNo, channel: &Channel, mut child: Child, events: &UnboundedSender<Event>) {
+    loop {
+        match channel.receive() {
+            Ok(Some((message, files))) => {
+                if events.send(Event::Said(number, message, files)).is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!("a worker says what nobody understands: {}", error.kind());
+                let _ = child.kill();
+                break;
+            }
+        }
+    }
+    let _ = events.send(Event::Gone(number, child.wait().ok()));
+}

@@ -1,0 +1,190 @@
+//! Owns a worker: everything that shows secrets, built and run for as long as its holder wants it.
+//! Does not know how the mount came to be, or who else serves it before and after.
+
+mod parts;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::channel::{Channel, ToHolder, ToWorker};
+use super::start::{Called, Given};
+use super::{Failure, Plan};
+use crate::fuse::{self, Unmounted};
+pub(super) use parts::build_source;
+use parts::{Parts, Running};
+
+/// What the holder of the mount does.
+enum FromHolder {
+    Told(ToWorker, Vec<std::os::fd::OwnedFd>),
+    /// It is gone.
+    Gone,
+}
+
+/// Serves the mount that it was `called` for, as planned, until its holder says to stop, the mount is gone, or the holder is.
+///
+/// # Errors
+/// What keeps it from serving.
+pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
+    let options = plan.fuse_options();
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    // Misses wait, they do not compute: on two cores one worker and two measured the same.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).clamp(1, 4))
+        .enable_all()
+        .build()?;
+    let _not_ours = {
+        let _runtime = runtime.enter();
+        signals_of_the_holder()?
+    };
+    let channel = called.channel.clone();
+    let mut told = listen(&channel)?;
+    let place = called.place();
+    let mut parts = Parts::build(plan, &place.at)?;
+    if called.start.succeeds && !succeed(&runtime, &mut called, &mut told) {
+        return Ok(());
+    }
+    let requests = called.take(Given::Requests).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let (offered, why_untouchable) = (called.start.offered, called.start.why_untouchable.clone());
+    let living = fuse::Living { requests, offered, place, why_untouchable };
+    let serving =
+        fuse::serve(parts.fs.clone(), living, &options, runtime.handle().clone()).map_err(Failure::Start)?;
+    let running = parts.run(&runtime, &serving, &called.start, &channel);
+    say(&channel, &ToHolder::Serving);
+    let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, &runtime));
+    let is_over = why == End::Over;
+    if is_over {
+        // At once: what follows may take its time, and nobody can read any more.
+        parts.fs.flush();
+        say(&channel, &ToHolder::Over);
+    }
+    if let End::HolderGone = why {
+        tracing::error!("the holder of the mount is gone: the mount ends");
+        if called.start.outlives_holder {
+            // All that was had is known to the next holder.
+            return Ok(());
+        }
+    }
+    end(&runtime, &parts, running, &serving, (&channel, &mut told), why);
+    // Questions that nobody waits for any more are not worth waiting for.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(())
+}
+
+/// Why a worker ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Told,
+    Over,
+    HolderGone,
+}
+
+async fn until_the_end(
+    channel: &Channel,
+    told: &mut UnboundedReceiver<FromHolder>,
+    serving: &fuse::Serving,
+    runtime: &Runtime,
+) -> End {
+    loop {
+        let message = tokio::select! {
+            message = told.recv() => message,
+            () = serving.over() => return End::Over,
+        };
+        match message {
+            Some(FromHolder::Told(ToWorker::Ping(number), _)) => {
+                let channel = channel.clone();
+                // By those who answer programs as well: it is they who must not be stuck.
+                runtime.spawn(async move { say(&channel, &ToHolder::Pong(number)) });
+            }
+            Some(FromHolder::Told(ToWorker::HandOver, _)) => say(channel, &ToHolder::HandedOver(Ok(()))),
+            Some(FromHolder::Told(ToWorker::End(_), _)) => return End::Told,
+            Some(FromHolder::Told(..)) => {}
+            Some(FromHolder::Gone) | None => return End::HolderGone,
+        }
+    }
+}
+
+/// Takes in what the predecessor holds, and waits until that is gone. False where nothing comes of it.
+fn succeed(runtime: &Runtime, called: &mut Called, told: &mut UnboundedReceiver<FromHolder>) -> bool {
+    let channel = called.channel.clone();
+    drop(called.take(Given::Legacy));
+    say(&channel, &ToHolder::Prepared);
+    say(&channel, &ToHolder::TookIn(Ok(())));
+    runtime.block_on(async {
+        loop {
+            match told.recv().await {
+                Some(FromHolder::Told(ToWorker::TakeOver, _)) => return true,
+                Some(FromHolder::Told(..)) => {}
+                Some(FromHolder::Gone) | None => return false,
+            }
+        }
+    })
+}
+
+/// The end in its order: nobody gets in any more, everything is given back, nobody waits.
+fn end(
+    runtime: &Runtime,
+    parts: &Parts,
+    running: Running,
+    serving: &fuse::Serving,
+    (channel, told): (&Channel, &mut UnboundedReceiver<FromHolder>),
+    why: End,
+) {
+    running.stop(runtime, parts);
+    serving.let_go();
+    if why == End::Told {
+        say(channel, &ToHolder::Detach);
+        runtime.block_on(detached(told));
+    }
+    // At once: nobody can open anything any more, and what follows may take its time.
+    parts.fs.flush();
+    // Before the end of the loop, which makes what is still on its way.
+    runtime.block_on(parts.give_all_back());
+    // At once: whoever has a file open keeps that one's bytes only, and may keep us for a while yet.
+    parts.fs.flush();
+    let ended = if why == End::HolderGone { Unmounted::Cleanly } else { serving.wait_for_end() };
+    parts.fs.flush();
+    say(channel, &ToHolder::Ended { in_use: ended == Unmounted::InUse });
+}
+
+/// Until the holder has taken the mount out of the tree; the holder says itself what keeps it from that.
+async fn detached(told: &mut UnboundedReceiver<FromHolder>) {
+    while let Some(FromHolder::Told(message, _)) = told.recv().await {
+        if let ToWorker::Detached(_) = message {
+            return;
+        }
+    }
+}
+
+fn say(channel: &Channel, message: &ToHolder) {
+    // A holder that is gone is told of by the channel's end.
+    if let Err(error) = channel.send(message, &[]) {
+        tracing::debug!("the holder does not hear: {}", error.kind());
+    }
+}
+
+/// Everything that the holder says, from a thread that can wait for it.
+fn listen(channel: &Channel) -> io::Result<UnboundedReceiver<FromHolder>> {
+    let (tell, told) = unbounded_channel();
+    let channel = channel.clone();
+    std::thread::Builder::new().name("holder".into()).spawn(move || {
+        while let Ok(Some((message, files))) = channel.receive() {
+            if tell.send(FromHolder::Told(message, files)).is_err() {
+                return;
+            }
+        }
+        let _ = tell.send(FromHolder::Gone);
+    })?;
+    Ok(told)
+}
+
+/// What ends the holder in good order is not for us, even where it is sent to both: the holder says what is to be done.
+fn signals_of_the_holder() -> io::Result<Vec<Signal>> {
+    [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined2()]
+        .into_iter()
+        .map(signal)
+        .collect()
+}
