@@ -84,7 +84,7 @@ pub fn serve(fs: Arc<SecretFs>, living: Living, options: &Options, runtime: Hand
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
         unanswered: Unanswered::new(options.deadline),
-        directories: Directories::default(),
+        directories: Directories::of(fs.epoch()),
         invalidate: Arc::clone(&invalidate),
         own: own.clone(),
         over: over.clone(),
