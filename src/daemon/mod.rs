@@ -22,7 +22,8 @@ use crate::clock::Clock;
 use crate::control::{self, Control};
 use crate::fs::SecretFs;
 use crate::fuse::{self, Unmounted};
-use crate::hooks::Hooks;
+use crate::hands::Hands;
+use crate::hooks::{self, Hooks};
 use crate::leases::Leases;
 use crate::pattern;
 use crate::printable::printable;
@@ -101,7 +102,14 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     let leases = Arc::new(Leases::new(cache.clone(), plan.demands, plan.lease_limits, terms));
     // What is relative is so to our folder, not to that of a hook.
     let whole = std::path::absolute(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
-    let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), leases.clone(), whole)
+    let at = mountpoint.display().to_string();
+    let options = fuse::Options { source, allow_other, deadline, threads };
+    let cannot_mount = |error: io::Error| mount_failure(&at, allow_other, &error);
+    let prepared = fuse::Prepared::new(&mountpoint, &options).map_err(cannot_mount)?;
+    let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
+    let hands = Hands::new(prepared.place(), whole.clone(), jobs)?;
+    let client = hands.client()?;
+    let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), leases.clone(), whole, client.clone())
         .map_err(Failure::Hooks)?;
     let hooks = Arc::new(hooks);
     // From the start: what nobody hears is lost.
@@ -118,21 +126,16 @@ pub fn serve(plan: Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), F
     if let Some(warning) = kernel_timeout::warning(deadline) {
         tracing::warn!("{warning}");
     }
-    let options = fuse::Options { source, allow_other, deadline, threads };
-    let at = mountpoint.display().to_string();
-    let mut mounted = fuse::mount(fs.clone(), &mountpoint, &options, runtime.handle().clone())
-        .map_err(|error| mount_failure(&at, allow_other, &error))?;
+    let mut mounted = fuse::mount(prepared, fs.clone(), &options, client.clone(), runtime.handle().clone())
+        .map_err(cannot_mount)?;
     tracing::info!(mountpoint = %at, source = %options.source, "mounted");
     let teller = mounted.teller().clone();
     let period = trees.promises().shortest_ttl() / 2;
-    match (teller.problem(), mounted.device()) {
-        (None, Some(device)) => {
-            runtime.spawn(watchers::note_watched_forever(fs.clone(), device.to_owned(), period));
-        }
-        (why, _) => tracing::info!(
+    match teller.problem() {
+        None => drop(runtime.spawn(watchers::note_watched_forever(fs.clone(), client, period))),
+        Some(why) => tracing::info!(
             mountpoint = %at,
-            "programs that watch files (inotify) are not told of changes: {}",
-            why.unwrap_or_default()
+            "programs that watch files (inotify) are not told of changes: {why}"
         ),
     }
     let running_hooks = runtime.spawn(hooks.clone().run(cache.subscribe()));

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::invalidate::Invalidate;
-use super::touch::{self, Own, Teller};
+use super::touch::{Own, Teller};
 use super::unanswered::Unanswered;
 use super::{Adapter, attach};
 use crate::fs::SecretFs;
+use crate::hands::{self, Place};
 use crate::mounts;
 
 /// How long an unmount waits for open files to be closed.
@@ -58,14 +59,53 @@ pub enum Unmounted {
     InUse,
 }
 
-/// Mounts and serves. As root by the kernel's mount calls, as a user through `fusermount3`. Work that waits runs on `runtime`.
+/// A mount that stands in no tree yet, or the reason why there is none and fuser has to make one.
+pub struct Prepared {
+    at: PathBuf,
+    made: Result<(attach::Detached, Place), String>,
+}
+
+impl Prepared {
+    /// Makes a mount for `at`, as root by the kernel's mount calls; that a user cannot do so is no error.
+    ///
+    /// # Errors
+    /// There is no such directory, or the system says nothing of a mount that was made.
+    pub fn new(at: &Path, options: &Options) -> io::Result<Self> {
+        let at = at.canonicalize()?;
+        let made = match attach::make(&at, &options.source, options.allow_other) {
+            Ok(detached) => {
+                let device = detached.device()?;
+                Ok((detached, Place { at: at.clone(), device }))
+            }
+            Err(error) => Err(why_read_only(&error)),
+        };
+        Ok(Self { at, made })
+    }
+
+    /// What the hands need to know of it.
+    ///
+    /// # Errors
+    /// Why its files cannot be touched, in words.
+    pub fn place(&self) -> Result<Place, String> {
+        self.made.as_ref().map(|(_, place)| place.clone()).map_err(Clone::clone)
+    }
+}
+
+/// Mounts what was prepared, and serves. As a user through `fusermount3`. Work that waits runs on `runtime`; what needs rights is
+/// ordered from `hands`, who know the same mount.
 ///
 /// # Errors
 /// What the kernel or fusermount3 said.
-pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
-    let at = at.canonicalize()?;
-    let (invalidate, own, over) =
-        (Arc::default(), Arc::<Own>::default(), Arc::new(watch::Sender::new(false)));
+pub fn mount(
+    prepared: Prepared,
+    fs: Arc<SecretFs>,
+    options: &Options,
+    hands: hands::Client,
+    runtime: Handle,
+) -> io::Result<Mounted> {
+    let Prepared { at, made } = prepared;
+    let (invalidate, over) = (Arc::default(), Arc::new(watch::Sender::new(false)));
+    let own = Arc::new(Own::of(hands.touching().ok()));
     let adapter = Adapter {
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
@@ -75,23 +115,21 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         own: own.clone(),
         over: over.clone(),
     };
-    let (session, unattached, device, place) = match attach::make(&at, &options.source, options.allow_other) {
-        Ok(detached) => {
+    let (session, unattached, device) = match made {
+        Ok((detached, Place { device, .. })) => {
             let (requests, unattached) = detached.split();
-            let device = unattached.device()?;
             let session = Session::from_fd(adapter, requests, acl(options), config(options))?.spawn()?;
-            let place = touch::Place { at: at.clone(), device: device.clone() };
-            (session, Some(unattached), Some(device), Ok(place))
+            (session, Some(unattached), Some(device))
         }
-        Err(error) => {
+        Err(_) => {
             let session = Session::new(adapter, &at, &config(options))?.spawn()?;
             // Somebody may have unmounted already: then nothing of ours is there, and the session is about to end.
-            (session, None, mounts::device_at(&at)?, Err(why_read_only(&error)))
+            (session, None, mounts::device_at(&at)?)
         }
     };
     let notifier = session.notifier();
     let _ = invalidate.set(Invalidate::start(notifier.clone())?);
-    let teller = Teller::start(fs, notifier, own, place)?;
+    let teller = Teller::start(fs, notifier, own, hands)?;
     let session = ManuallyDrop::new(session);
     let mounted = Mounted { session, at, device, over, teller, ended: false };
     // The last thing: it is served before it can be seen.
