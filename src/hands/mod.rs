@@ -1,5 +1,5 @@
-//! Owns what needs rights: touching files of the mount, seeing who watches them, running hooks. Does not know secrets, or when any of
-//! it is wanted: a worker orders it over a socket ([`Client`]).
+//! Owns what needs rights: touching files of the mount, seeing who watches them, running hooks.
+//! Does not know secrets, or when any of it is wanted: a worker orders it over a socket ([`Client`]).
 //!
 //! The worker, who reads what servers send, has no rights. The hands have them, and trust nothing that a worker says: it can have
 //! files of this mount touched, learn which of its inodes are watched, and have the hooks of the configuration run, each no

@@ -1,9 +1,12 @@
-//! Owns the thread that touches files, and how long a clone of the mount lives for it. Does not know why a file is touched.
+//! Owns the thread that touches files, and how long a clone of the mount lives for it.
+//! Does not know why a file is touched.
 //!
 //! What it does asks the worker, who may die or hang in the middle: then the thread hangs in the kernel. Nobody waits for it. The
 //! next worker answers what the kernel asks again, knows by the thread's number for whose sake, and the thread goes on. So it is
-//! one thread for all workers of a mount.
+//! one thread for all workers of a mount. It shares no open file with the process ([`files`]), and so it wakes no task itself:
+//! that is done by writing to one.
 
+mod files;
 mod writable;
 
 use std::io;
@@ -51,6 +54,11 @@ pub(super) struct Toucher {
 struct Order {
     /// None: no clone is to be left.
     files: Option<Files>,
+    whose: Whose,
+}
+
+/// Who ordered it, and waits for the answer.
+struct Whose {
     worker: Arc<Worker>,
     answer: oneshot::Sender<Result<(), Trouble>>,
 }
@@ -58,6 +66,7 @@ struct Order {
 struct Thread {
     place: Place,
     orders: Receiver<Order>,
+    done: Sender<(Whose, Result<(), Trouble>)>,
     clone: Option<(Clone, Instant)>,
     /// When the last clone went.
     closed: Option<Instant>,
@@ -75,14 +84,23 @@ impl Files {
 }
 
 impl Toucher {
-    /// Starts the thread. It ends when this is dropped, as soon as the kernel lets it.
+    /// Starts the thread, and one that passes on what it has done. They end when this is dropped, as soon as the kernel lets
+    /// them.
     pub(super) fn start(place: Place) -> io::Result<Self> {
         let (orders, due) = channel();
+        let (done, results) = channel::<(Whose, _)>();
+        std::thread::Builder::new().name("touched".into()).spawn(move || {
+            for (whose, result) in results {
+                // Who ordered it may be gone.
+                let _ = whose.answer.send(result);
+            }
+        })?;
         let (tell, number) = channel();
-        let thread = Thread { place, orders: due, clone: None, closed: None };
+        let thread = Thread { place, orders: due, done, clone: None, closed: None };
         std::thread::Builder::new().name("touch".into()).spawn(move || {
-            let number = u32::try_from(rustix::thread::gettid().as_raw_pid()).unwrap_or(0);
-            let _ = tell.send(number);
+            // On a kernel without it nothing can be touched anyway.
+            let _ = files::have_own();
+            let _ = tell.send(u32::try_from(rustix::thread::gettid().as_raw_pid()).unwrap_or(0));
             thread.run();
         })?;
         let number = number.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
@@ -101,22 +119,22 @@ impl Toucher {
         worker: Arc<Worker>,
     ) -> oneshot::Receiver<Result<(), Trouble>> {
         let (answer, done) = oneshot::channel();
-        let _ = self.orders.send(Order { files, worker, answer });
+        let _ = self.orders.send(Order { files, whose: Whose { worker, answer } });
         done
     }
 }
 
 impl Thread {
     fn run(mut self) {
-        while let Some(Order { files, worker, answer }) = self.next() {
+        while let Some(Order { files, whose }) = self.next() {
             let (more, result) = match files {
-                Some(files) if !worker.is_gone() => (files.more, self.touch(&files, &worker)),
+                Some(files) if !whose.worker.is_gone() => (files.more, self.touch(&files, &whose.worker)),
                 _ => (false, Ok(())),
             };
             if !more || result.is_err() {
                 self.close();
             }
-            let _ = answer.send(result.map_err(Into::into));
+            let _ = self.done.send((whose, result.map_err(Into::into)));
         }
     }
 
