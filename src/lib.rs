@@ -18,6 +18,7 @@ pub mod render;
 pub mod leases;
 pub mod cache;
 pub mod backend;
+pub mod hands;
 pub mod mounts;
 pub mod watched;
 pub mod trusted_file;

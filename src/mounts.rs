@@ -1,6 +1,8 @@
 //! Owns the kernel's mount table: which mounts are ours, which one a path lies in, and taking one out of it.
 //! Does not know how a mount is made.
 
+mod attributes;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -9,6 +11,8 @@ use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+
+pub use attributes::{device_of, set_read_only};
 
 /// What the source of our mounts begins with in /proc/self/mountinfo; what was mounted follows.
 pub const SOURCE_PREFIX: &str = "secretfs#";

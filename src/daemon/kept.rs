@@ -17,7 +17,8 @@ use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
 use super::start::PROTOCOL;
-use crate::fuse::{MountPoint, Offered};
+use crate::fuse::{self, MountPoint, Offered};
+use crate::hands::Place;
 
 /// What each descriptor is called there (`FDNAME=`).
 const ABOUT: &str = "about";
@@ -120,6 +121,14 @@ impl Kept {
             tracing::warn!("systemd keeps nothing of the mount for a restart: {}", error.kind());
         }
         stored.is_ok()
+    }
+
+    /// What the hands need to know of it.
+    ///
+    /// # Errors
+    /// Why its files cannot be touched, in words.
+    pub(super) fn touchable(&self) -> Result<Place, String> {
+        fuse::place(&self.place.at, self.place.device.as_deref(), self.why_untouchable.as_deref())
     }
 
     /// Lets go of the mount: it is taken out of the tree, and whoever waits for it is told.

@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::channel::{Channel, ToWorker};
 use crate::fuse::{MountPoint, Offered};
@@ -26,7 +28,10 @@ pub(super) struct Start {
     pub(super) at: OsString,
     pub(super) device: Option<String>,
     pub(super) offered: Offered,
-    pub(super) why_untouchable: Option<String>,
+    /// The thread that touches files of the mount, or why there is none.
+    pub(super) touching_thread: Result<u32, String>,
+    /// What the configuration is known by.
+    pub(super) fingerprint: [u8; 32],
     /// The process that a user knows as the mount.
     pub(super) holder: u32,
     pub(super) since: SystemTime,
@@ -81,6 +86,17 @@ impl Handed {
     pub fn passphrases(&self) -> impl Iterator<Item = (PathBuf, SecretBytes)> + '_ {
         let bytes = |bytes: &Vec<u8>| SecretBytes::new(bytes.clone());
         self.passphrases.iter().map(move |(store, passphrase)| (store.into(), bytes(passphrase)))
+    }
+
+    /// What a configuration is known by: with another one, the same number of a tree or a backend may mean another.
+    pub(super) fn fingerprint(&self, arguments: &[OsString]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for word in arguments {
+            hash.update(word.as_bytes());
+            hash.update([0]);
+        }
+        hash.update(self.config.as_deref().unwrap_or_default());
+        hash.finalize().into()
     }
 
     /// In memory that can be given away, and that is gone with its last descriptor.
@@ -161,6 +177,11 @@ impl Called {
     /// Where the mount is.
     pub(super) fn place(&self) -> MountPoint {
         MountPoint { at: PathBuf::from(&self.start.at), device: self.start.device.clone() }
+    }
+
+    /// The same, of one that it cannot do without.
+    pub(super) fn give(&mut self, given: Given) -> io::Result<OwnedFd> {
+        self.take(given).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// The first descriptor of this kind, which is ours from then on.

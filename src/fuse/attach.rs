@@ -2,14 +2,14 @@
 //! mount that is read-only before anybody can see it. Does not know requests, or what is done where this cannot be had.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
-use super::mount_attributes::set_read_only;
+use crate::mounts::{device_of, set_read_only};
 
 /// A mount that stands in no tree yet. Dropped it is gone.
 pub(super) struct Detached {
@@ -93,13 +93,6 @@ fn cut(text: &str) -> String {
     }
     let start = text.get(..text.floor_char_boundary(LONGEST - MARK.len())).unwrap_or_default();
     format!("{start}{MARK}")
-}
-
-/// The device number of what `file` lies on, as `major:minor`. The filesystem is asked nothing.
-pub(super) fn device_of(file: BorrowedFd<'_>) -> io::Result<String> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let found = rustix::fs::statx(file, "", flags, StatxFlags::empty())?;
-    Ok(format!("{}:{}", found.stx_dev_major, found.stx_dev_minor))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use fuser::{Filesystem, InitFlags, KernelConfig, Request, Session};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Unattached};
 use super::mount::{Options, acl, config};
+use crate::hands::Place;
 use crate::mounts;
 
 /// What the kernel offered when the mount was made (`fuse_init_in`, linux/fuse.h).
@@ -36,6 +37,8 @@ impl Offered {
 
 /// A mount whose first words are said, and that nobody serves yet.
 pub struct Held {
+    /// Where it is, or will be.
+    pub at: PathBuf,
     /// `/dev/fuse`, where requests come from.
     pub requests: OwnedFd,
     /// What the kernel said.
@@ -46,6 +49,27 @@ pub struct Held {
     pub unattached: Option<Unattached>,
     /// Why no file in it can be touched, in words; none where it can.
     pub why_untouchable: Option<String>,
+}
+
+impl Held {
+    /// What the hands need to know of it.
+    ///
+    /// # Errors
+    /// Why its files cannot be touched, in words.
+    pub fn place(&self) -> Result<Place, String> {
+        place(&self.at, self.device.as_deref(), self.why_untouchable.as_deref())
+    }
+}
+
+/// What the hands need to know of the mount at `at`.
+///
+/// # Errors
+/// Why its files cannot be touched, in words.
+pub fn place(at: &Path, device: Option<&str>, why_untouchable: Option<&str>) -> Result<Place, String> {
+    match (why_untouchable, device) {
+        (None, Some(device)) => Ok(Place { at: at.to_owned(), device: device.to_owned() }),
+        (why, _) => Err(why.unwrap_or("it is gone").to_owned()),
+    }
 }
 
 /// Makes a mount for `at`, which is absolute and without links: as root by the kernel's mount calls, to be attached later; as a user
@@ -66,6 +90,7 @@ pub fn hold(at: &Path, options: &Options) -> io::Result<Held> {
             let kept = requests.try_clone()?;
             drop(Session::from_fd(first, requests, acl(options), config(options))?);
             Ok(Held {
+                at: at.to_owned(),
                 requests: kept,
                 offered: heard(&offered)?,
                 device: Some(device),
@@ -77,6 +102,7 @@ pub fn hold(at: &Path, options: &Options) -> io::Result<Held> {
             // Dropped it would unmount; that is left to whoever holds the descriptor.
             let session = ManuallyDrop::new(Session::new(first, at, &config(options))?);
             Ok(Held {
+                at: at.to_owned(),
                 requests: session.as_fd().try_clone_to_owned()?,
                 offered: heard(&offered)?,
                 // Somebody may have unmounted already.

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +12,14 @@ use tokio::sync::watch;
 
 use super::directories::Directories;
 use super::hand_over::HandOver;
-use super::hold::{Held, Offered, hold};
+use super::hold::{Held, Offered};
 use super::invalidate::Invalidate;
 use super::mount_point::MountPoint;
-use super::touch::{self, Own, Teller};
+use super::touch::{Own, Teller};
 use super::unanswered::Unanswered;
 use super::{Adapter, take_over};
 use crate::fs::SecretFs;
+use crate::hands;
 
 /// How long the end of a mount waits for open files to be closed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,10 +43,6 @@ pub struct Living {
     pub requests: OwnedFd,
     /// What the kernel offered when it was made.
     pub offered: Offered,
-    /// Where it is, or will be.
-    pub place: MountPoint,
-    /// Why no file in it can be touched, in words; none where it can.
-    pub why_untouchable: Option<String>,
 }
 
 /// The service of a mount. It goes on until the mount or the process ends.
@@ -73,13 +69,20 @@ pub enum Unmounted {
     InUse,
 }
 
-/// Serves a mount, from the first request that nobody has answered. Work that waits runs on `runtime`.
+/// Serves a mount, from the first request that nobody has answered. Work that waits runs on `runtime`; what needs rights is ordered
+/// from `hands`, who know the same mount.
 ///
 /// # Errors
 /// What the system said.
-pub fn serve(fs: Arc<SecretFs>, living: Living, options: &Options, runtime: Handle) -> io::Result<Serving> {
-    let (invalidate, own, over) =
-        (Arc::default(), Arc::<Own>::default(), Arc::new(watch::Sender::new(false)));
+pub fn serve(
+    fs: Arc<SecretFs>,
+    living: Living,
+    options: &Options,
+    hands: hands::Client,
+    runtime: Handle,
+) -> io::Result<Serving> {
+    let (invalidate, over) = (Arc::default(), Arc::new(watch::Sender::new(false)));
+    let own = Arc::new(Own::of(hands.touching().ok()));
     let adapter = Adapter {
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
@@ -89,28 +92,27 @@ pub fn serve(fs: Arc<SecretFs>, living: Living, options: &Options, runtime: Hand
         own: own.clone(),
         over: over.clone(),
     };
-    let Living { requests, offered, place: MountPoint { at, device }, why_untouchable } = living;
-    let place = match (why_untouchable, device) {
-        (None, Some(device)) => Ok(touch::Place { at, device }),
-        (why, _) => Err(why.unwrap_or_default()),
-    };
-    let session = take_over::session(adapter, requests, &offered, options)?.spawn()?;
+    let session = take_over::session(adapter, living.requests, &living.offered, options)?.spawn()?;
     let notifier = session.notifier();
     let _ = invalidate.set(Invalidate::start(notifier.clone())?);
-    let teller = Teller::start(fs, notifier, own, place)?;
+    let teller = Teller::start(fs, notifier, own, hands)?;
     Ok(Serving { session, over, teller })
 }
 
-/// Mounts and serves in this one process. As root by the kernel's mount calls, as a user through `fusermount3`.
+/// Serves a mount that was made a moment ago, in this one process.
 ///
 /// # Errors
 /// What the kernel or fusermount3 said.
-pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -> io::Result<Mounted> {
-    let at = at.canonicalize()?;
-    let Held { requests, offered, device, unattached, why_untouchable } = hold(&at, options)?;
-    let place = MountPoint { at, device };
-    let living = Living { requests, offered, place: place.clone(), why_untouchable };
-    let mounted = Mounted { serving: serve(fs, living, options, runtime)?, place, ended: false };
+pub fn mount(
+    held: Held,
+    fs: Arc<SecretFs>,
+    options: &Options,
+    hands: hands::Client,
+    runtime: Handle,
+) -> io::Result<Mounted> {
+    let Held { at, requests, offered, device, unattached, .. } = held;
+    let serving = serve(fs, Living { requests, offered }, options, hands, runtime)?;
+    let mounted = Mounted { serving, place: MountPoint { at, device }, ended: false };
     // The last thing: it is served before it can be seen.
     unattached.map_or(Ok(()), |unattached| unattached.attach(mounted.place.at()))?;
     Ok(mounted)

@@ -2,15 +2,11 @@
 //! Does not know TOML, or how a change was found.
 //!
 //! Each hook has a task of its own that waits for its next run. Telling it of a change is a note under a lock, so no hook
-//! can hold up another, or whoever reads the changes.
+//! can hold up another, or whoever reads the changes. The run itself is done by the hands ([`crate::hands`]).
 
-mod act;
 mod config;
 mod in_use;
 mod news;
-mod output;
-mod pid_file;
-mod program;
 mod schedule;
 mod seen;
 mod task;
@@ -30,10 +26,12 @@ use tokio::time::Instant;
 
 use crate::cache::{Changed, SecretCache, SecretRef};
 use crate::counters::HookCounters;
+use crate::hands::Client;
+pub use crate::hands::{Action, Signal, User};
 use crate::leases::Leases;
 use crate::pattern::{Bad, Pattern, Set};
 use crate::tree::Trees;
-pub use config::{Action, Config, DEFAULT_DEBOUNCE, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Signal, User};
+pub use config::{Config, DEFAULT_DEBOUNCE, DEFAULT_INTERVAL, DEFAULT_TIMEOUT};
 use seen::Seen;
 use task::Task;
 
@@ -55,6 +53,7 @@ pub struct Hooks {
 /// What all hooks of a mount share.
 struct Surroundings {
     mountpoint: OsString,
+    hands: Client,
     counters: HookCounters,
     stop: watch::Sender<bool>,
 }
@@ -83,7 +82,8 @@ pub struct HookState {
 }
 
 impl Hooks {
-    /// Hooks about secrets of `cache` and `leases`, as `trees` show them below `mountpoint`, which is absolute.
+    /// Hooks about secrets of `cache` and `leases`, as `trees` show them below `mountpoint`, which is absolute. `hands` run them:
+    /// they know the same hooks, in the same order ([`Config::job`]).
     ///
     /// # Errors
     /// The patterns are too many or too large to be worked with.
@@ -93,16 +93,18 @@ impl Hooks {
         cache: Arc<SecretCache>,
         leases: Arc<Leases>,
         mountpoint: PathBuf,
+        hands: Client,
     ) -> Result<Self, Bad> {
         let patterns: Vec<Pattern> = hooks.iter().flat_map(|hook| &hook.patterns).cloned().collect();
         let named = patterns.iter().filter_map(Pattern::path).map(|path| meanings(&trees, &path)).collect();
         let surroundings = Arc::new(Surroundings {
             mountpoint: mountpoint.into_os_string(),
+            hands,
             counters: HookCounters::default(),
             stop: watch::Sender::new(false),
         });
-        let task = |hook| Task::new(hook, surroundings.clone()).map(Arc::new);
-        let tasks = hooks.into_iter().map(task).collect::<Result<_, _>>()?;
+        let task = |(number, hook)| Task::new(number, hook, surroundings.clone()).map(Arc::new);
+        let tasks = hooks.into_iter().enumerate().map(task).collect::<Result<_, _>>()?;
         let (patterns, seen) = (Set::new(&patterns)?, Mutex::default());
         Ok(Self { tasks, patterns, named, seen, trees, cache, leases, surroundings })
     }
@@ -144,7 +146,9 @@ impl Hooks {
 
     /// Lets [`Hooks::run`] end: what waits is dropped, a program that runs is told to end and killed a second later.
     pub fn stop(&self) {
+        // First: no run begins after it.
         self.surroundings.stop.send_replace(true);
+        self.surroundings.hands.end_runs();
     }
 
     /// The cache has news.

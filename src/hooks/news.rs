@@ -1,11 +1,10 @@
 //! Owns what a run is told: the folders of the secrets that changed, within bounds.
-//! Does not know values; names only.
+//! Does not know values; names only. The hands make whole paths of them.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
-/// Bytes of all paths together. One variable of the environment may have 128 KiB (MAX_ARG_STRLEN, execve(2)).
-const MOST: usize = 32 << 10;
+use crate::hands::{MOST_NEWS, news_size};
 
 /// Folders below the mountpoint, each once.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -18,11 +17,11 @@ pub(super) struct News {
 impl News {
     /// One more folder, as file names from the root of the mount, which lies at `mountpoint`.
     pub(super) fn add(&mut self, path: String, mountpoint: &OsStr) {
-        let bytes = mountpoint.len() + path.len() + 2;
+        let bytes = news_size(&path, mountpoint);
         if self.paths.contains(&path) {
             return;
         }
-        if self.bytes + bytes > MOST {
+        if self.bytes + bytes > MOST_NEWS {
             self.is_truncated = true;
             return;
         }
@@ -30,26 +29,9 @@ impl News {
         self.paths.insert(path);
     }
 
-    /// Whether some did not fit.
-    pub(super) fn is_truncated(&self) -> bool {
-        self.is_truncated
-    }
-
-    /// Whole paths, one a line.
-    pub(super) fn lines(&self, mountpoint: &OsStr) -> OsString {
-        let mut lines = OsString::with_capacity(self.bytes);
-        for (at, path) in self.paths.iter().enumerate() {
-            if at > 0 {
-                lines.push("\n");
-            }
-            lines.push(mountpoint);
-            // The mount itself, where a secret is the whole of it.
-            if !path.is_empty() {
-                lines.push("/");
-                lines.push(path);
-            }
-        }
-        lines
+    /// Each folder once, sorted; and whether some did not fit.
+    pub(super) fn into_paths(self) -> (Vec<String>, bool) {
+        (self.paths.into_iter().collect(), self.is_truncated)
     }
 }
 
@@ -58,13 +40,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_whole_sorted_and_told_once() {
+    fn paths_are_sorted_and_told_once() {
         let (mut news, at) = (News::default(), OsStr::new("/mnt"));
         for path in ["b/c", "a", "b/c", ""] {
             news.add(path.to_owned(), at);
         }
-        assert_eq!(news.lines(at), "/mnt\n/mnt/a\n/mnt/b/c");
-        assert!(!news.is_truncated());
+        assert_eq!(news.into_paths(), (["", "a", "b/c"].map(str::to_owned).to_vec(), false));
     }
 
     #[test]
@@ -73,7 +54,9 @@ mod tests {
         for number in 0..10_000 {
             news.add(format!("team/secret-{number}"), at);
         }
-        assert!(news.is_truncated());
-        assert!((MOST - 100..=MOST).contains(&news.lines(at).len()));
+        let (paths, truncated) = news.into_paths();
+        assert!(truncated);
+        let size: usize = paths.iter().map(|path| news_size(path, at)).sum();
+        assert!((MOST_NEWS - 100..=MOST_NEWS).contains(&size));
     }
 }

@@ -7,14 +7,16 @@ use std::time::SystemTime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::act::{Outcome, act};
 use super::news::News;
 use super::schedule::Schedule;
 use super::{Config, HookState, Surroundings};
+use crate::hands::Outcome;
 use crate::pattern::{Bad, Set};
 
 /// One hook.
 pub(super) struct Task {
+    /// Its place in the configuration.
+    number: usize,
     config: Config,
     what: String,
     patterns: Set,
@@ -34,11 +36,12 @@ struct Notes {
 }
 
 impl Task {
-    pub(super) fn new(config: Config, surroundings: Arc<Surroundings>) -> Result<Self, Bad> {
+    pub(super) fn new(number: usize, config: Config, surroundings: Arc<Surroundings>) -> Result<Self, Bad> {
         let schedule = Schedule::new(config.debounce, config.interval);
         let notes =
             Notes { schedule, news: News::default(), runs: 0, failures: 0, last_run: None, last: None };
         Ok(Self {
+            number,
             what: config.action.to_string(),
             patterns: Set::new(&config.patterns)?,
             config,
@@ -72,13 +75,13 @@ impl Task {
         loop {
             let due = self.notes().schedule.due();
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = self.told.notified() => continue,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
-            let news = self.begin(Instant::now());
-            let outcome =
-                act(&self.config, &self.what, &news, &self.surroundings.mountpoint, &mut stop).await;
+            let (paths, truncated) = self.begin(Instant::now()).into_paths();
+            let outcome = self.surroundings.hands.run(self.number, paths, truncated).await;
             self.end(outcome);
         }
     }

@@ -20,6 +20,7 @@ mod docs;
 mod docs_config;
 mod faults;
 mod freshness;
+mod hands;
 mod hang;
 mod hooks;
 mod hostile;

@@ -26,19 +26,32 @@ const CONFINED: [(&str, &str, &str); 12] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 14] = [
+const SPAWNS: [(&str, &str); 21] = [
     (
-        "src/daemon/mod.rs",
+        "src/daemon/worker/mod.rs",
+        "whoever listens to the holder waits; a ping is answered by those who answer programs",
+    ),
+    (
+        "src/daemon/worker/parts.rs",
         "the composition root: the refresh loop, the hooks, the control socket, the news for watchers",
     ),
+    ("src/daemon/holder/process.rs", "the worker, and whoever listens to it and waits for its end"),
+    ("src/daemon/holder/probe.rs", "who asks a mount that does not answer waits in the kernel"),
+    ("src/daemon/systemd.rs", "systemctl, to tell a restart from a stop"),
     ("src/hooks/mod.rs", "each hook waits for its own time"),
-    ("src/hooks/act.rs", "a program or a PID file may be on a network"),
-    ("src/hooks/program.rs", "the programs of hooks; what starts one and what waits for it blocks"),
-    ("src/daemon/watchers.rs", "looking through /proc waits for the kernel"),
+    ("src/hands/mod.rs", "each worker is talked to by a thread of its own"),
+    ("src/hands/client.rs", "answers of the hands come in any order, to threads and to tasks"),
+    (
+        "src/hands/conversation.rs",
+        "what one order takes holds up no other; looking through /proc waits for the kernel",
+    ),
+    ("src/hands/touch/mod.rs", "an operation on the mount waits for the worker that serves it"),
+    ("src/hands/run/mod.rs", "a program or a PID file may be on a network"),
+    ("src/hands/run/program.rs", "the programs of hooks; what starts one and what waits for it blocks"),
     ("src/fuse/hand_over.rs", "a request that must wait, with its deadline"),
     ("src/fuse/invalidate.rs", "dropping a page may wait for a read of it, so never within a request"),
     ("src/fuse/mount.rs", "fuser's own threads"),
-    ("src/fuse/touch/mod.rs", "an operation on the mount waits for the threads that serve it"),
+    ("src/fuse/touch/mod.rs", "what has changed is told one after the other; each waits for the hands"),
     ("src/backend/store/mod.rs", "decryption takes a second of computing"),
     (
         "src/backend/vault/auth/mod.rs",
@@ -50,8 +63,17 @@ const SPAWNS: [(&str, &str); 14] = [
 ];
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 3] = [
-    ("src/fuse/mount_attributes.rs", "mount_setattr(2) is in libc only, as a bare system call"),
+const UNSAFE: [(&str, &str); 6] = [
+    (
+        "src/daemon/kept.rs",
+        "descriptors that systemd has put into the process are numbers in the environment",
+    ),
+    (
+        "src/fuse/take_over.rs",
+        "what stands behind a descriptor of fuser's is exchanged, which no safe call does",
+    ),
+    ("src/hands/touch/files.rs", "close_range(2) is in no safe crate, since it closes what others may use"),
+    ("src/mounts/attributes.rs", "mount_setattr(2) is in libc only, as a bare system call"),
     (
         "tests/it/sandbox/raw.rs",
         "calls that are refused, by their bare numbers: safe crates do not have most",

@@ -10,6 +10,7 @@ mod upgrade;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -23,6 +24,9 @@ use super::{Failure, Plan, kernel_timeout, mount_failure, systemd};
 use crate::clock::Clock;
 use crate::control;
 use crate::fuse::{self, MountPoint, Unattached};
+use crate::hands::Hands;
+use crate::hooks;
+use crate::tree::journal::Journal;
 use end::Ending;
 use probe::Probe;
 pub use process::WorkerCommand;
@@ -58,10 +62,15 @@ pub fn hold(
     let at = plan.mountpoint.display().to_string();
     let failed = |error: &io::Error| mount_failure(&at, plan.allow_other, error);
     let is_kept = kept.is_some();
-    let (kept, unattached) = match kept {
+    let (mut kept, unattached) = match kept {
         Some(kept) => (kept, None),
         None => made(&plan).map_err(|error| failed(&error))?,
     };
+    if kept.journal.len() != 2 {
+        kept.journal = Journal::make()?.into();
+    }
+    let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
+    let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs)?;
     if !kept.offered.can_resend() {
         tracing::warn!("a crash ends the mount: to survive one needs Linux 6.9 or later");
     }
@@ -74,6 +83,8 @@ pub fn hold(
     let mut holder = Holder {
         kept,
         outlives_us: is_kept,
+        hands,
+        fingerprint: handed.fingerprint(command.arguments()),
         handed: handed.to_file()?,
         command,
         watchdog: plan.watchdog,
@@ -110,7 +121,7 @@ pub fn hold(
 /// A mount that nobody serves yet, and what is to be put into the tree.
 fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
     let at = plan.mountpoint.canonicalize()?;
-    let fuse::Held { requests, offered, device, unattached, why_untouchable } =
+    let fuse::Held { at, requests, offered, device, unattached, why_untouchable } =
         fuse::hold(&at, &plan.fuse_options())?;
     let kept = Kept {
         requests,
@@ -129,6 +140,9 @@ struct Holder {
     kept: Kept,
     /// Somebody else has what it takes to go on with the mount, should we be gone.
     outlives_us: bool,
+    hands: Hands,
+    /// What the configuration is known by.
+    fingerprint: [u8; 32],
     handed: OwnedFd,
     command: WorkerCommand,
     /// A worker that is not heard of for so long is replaced.
@@ -224,16 +238,24 @@ impl Holder {
     ) -> io::Result<Worker> {
         let number = WorkerNo(self.next_number);
         self.next_number += 1;
+        let (ours, hands) = UnixStream::pair()?;
+        self.hands.serve(ours)?;
         let worker = Worker::start(number, command, &self.events)?;
-        let mut files: Vec<(Given, &dyn AsFd)> =
-            vec![(Given::Requests, &self.kept.requests), (Given::Handed, &self.handed)];
+        let mut files: Vec<(Given, &dyn AsFd)> = vec![
+            (Given::Requests, &self.kept.requests),
+            (Given::Handed, &self.handed),
+            (Given::Hands, &hands),
+        ];
+        files.extend(self.kept.journal.iter().map(|file| (Given::Journal, file as &dyn AsFd)));
+        files.extend(self.kept.ledger.iter().map(|file| (Given::Ledger, file as &dyn AsFd)));
         files.extend(legacy.map(|legacy| (Given::Legacy, legacy as &dyn AsFd)));
         let start = Start {
             protocol: PROTOCOL,
             at: self.kept.place.at.clone().into_os_string(),
             device: self.kept.place.device.clone(),
             offered: self.kept.offered,
-            why_untouchable: self.kept.why_untouchable.clone(),
+            touching_thread: self.hands.touching_thread(),
+            fingerprint: self.fingerprint,
             holder: std::process::id(),
             since: self.kept.since,
             crashes: self.restarts.total(),

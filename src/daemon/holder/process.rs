@@ -62,6 +62,11 @@ impl WorkerCommand {
         &self.path
     }
 
+    /// What the program is told.
+    pub(super) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
     fn start(&self, input: OwnedFd) -> io::Result<Child> {
         // By its descriptor, which the child has until the program begins.
         Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))

@@ -4,6 +4,7 @@
 mod parts;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -11,11 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::channel::{Channel, ToHolder, ToWorker};
+use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
 use super::{Failure, Plan};
 use crate::fuse::{self, Unmounted};
+use crate::hands;
+use crate::tree::journal::Journal;
 pub(super) use parts::build_source;
-use parts::{Parts, Running};
+use parts::{Parts, Running, Shown};
 
 /// What the holder of the mount does.
 enum FromHolder {
@@ -29,6 +33,8 @@ enum FromHolder {
 /// # Errors
 /// What keeps it from serving.
 pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
+    // Before anything else: every thread is born into it.
+    let _ = sandbox::enter(&Rules::of(&plan));
     let options = plan.fuse_options();
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     // Misses wait, they do not compute: on two cores one worker and two measured the same.
@@ -42,16 +48,22 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     };
     let channel = called.channel.clone();
     let mut told = listen(&channel)?;
-    let place = called.place();
-    let mut parts = Parts::build(plan, &place.at)?;
+    let hands = UnixStream::from(called.give(Given::Hands)?);
+    let hands = hands::Client::over(hands, called.start.touching_thread.clone())?;
+    let parts = Parts::build(plan, &called.place().at, hands.clone())?;
     if called.start.succeeds && !succeed(&runtime, &mut called, &mut told) {
         return Ok(());
     }
-    let requests = called.take(Given::Requests).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let (offered, why_untouchable) = (called.start.offered, called.start.why_untouchable.clone());
-    let living = fuse::Living { requests, offered, place, why_untouchable };
-    let serving =
-        fuse::serve(parts.fs.clone(), living, &options, runtime.handle().clone()).map_err(Failure::Start)?;
+    // Not before the predecessor is gone: it writes into it to its last moment.
+    let journal = [called.give(Given::Journal)?, called.give(Given::Journal)?];
+    let (journal, taken) = Journal::open(journal, called.start.fingerprint);
+    match taken {
+        Ok(()) => tracing::debug!(inodes = journal.inherited(), worker = journal.worker(), "taking over"),
+        Err(why) => tracing::warn!("what is open begins anew for its readers: {why}"),
+    }
+    let mut parts = parts.show(journal);
+    let living = fuse::Living { requests: called.give(Given::Requests)?, offered: called.start.offered };
+    let serving = fuse::serve(parts.fs.clone(), living, &options, hands, runtime.handle().clone())?;
     let running = parts.run(&runtime, &serving, &called.start, &channel);
     say(&channel, &ToHolder::Serving);
     let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, &runtime));
@@ -127,7 +139,7 @@ fn succeed(runtime: &Runtime, called: &mut Called, told: &mut UnboundedReceiver<
 /// The end in its order: nobody gets in any more, everything is given back, nobody waits.
 fn end(
     runtime: &Runtime,
-    parts: &Parts,
+    parts: &Shown,
     running: Running,
     serving: &fuse::Serving,
     (channel, told): (&Channel, &mut UnboundedReceiver<FromHolder>),

@@ -23,10 +23,12 @@ use crate::clock::Clock;
 use crate::control::{self, Control};
 use crate::fs::SecretFs;
 use crate::fuse::Serving;
+use crate::hands;
 use crate::hooks::Hooks;
 use crate::leases::Leases;
 use crate::refresh::Refresher;
 use crate::tree::Trees;
+use crate::tree::journal::Journal;
 
 /// How long the end of a mount waits for hooks: they are killed a second after they were told to end.
 const PATIENCE_WITH_HOOKS: Duration = Duration::from_secs(2);
@@ -36,16 +38,30 @@ const PATIENCE_WITH_LEASES: Duration = Duration::from_secs(45);
 /// And then for tokens.
 const PATIENCE_WITH_TOKENS: Duration = Duration::from_secs(10);
 
-/// What a mount is made of.
+/// What a mount is made of, but for what the kernel knows of it.
 pub(super) struct Parts {
-    pub(super) fs: Arc<SecretFs>,
     cache: Arc<SecretCache>,
     leases: Arc<Leases>,
     trees: Trees,
     hooks: Arc<Hooks>,
+    hands: hands::Client,
     deadline: Duration,
+    pair_window: Duration,
+    max_value_size: usize,
     /// From the start: what nobody hears is lost.
-    news: (UnboundedReceiver<Changed>, UnboundedReceiver<Changed>),
+    changes: UnboundedReceiver<Changed>,
+}
+
+/// All of it.
+pub(super) struct Shown {
+    pub(super) fs: Arc<SecretFs>,
+    pub(super) cache: Arc<SecretCache>,
+    pub(super) leases: Arc<Leases>,
+    trees: Trees,
+    hooks: Arc<Hooks>,
+    hands: hands::Client,
+    deadline: Duration,
+    news: Option<(UnboundedReceiver<Changed>, UnboundedReceiver<Changed>)>,
 }
 
 /// What runs in the background and is to be stopped.
@@ -59,8 +75,8 @@ impl Parts {
     ///
     /// # Errors
     /// A backend or a hook that cannot work.
-    pub(super) fn build(plan: Plan, at: &Path) -> Result<Self, Failure> {
-        let Plan { deadline, limits, max_value_size, backends, .. } = plan;
+    pub(super) fn build(plan: Plan, at: &Path, hands: hands::Client) -> Result<Self, Failure> {
+        let Plan { deadline, limits, max_value_size, backends, pair_window, .. } = plan;
         let trees = Trees::new(plan.trees).with_promises(plan.promises);
         let sources = backends.into_iter().map(build_source).collect::<Result<_, _>>()?;
         let of_trees = trees.clone();
@@ -70,18 +86,29 @@ impl Parts {
         let of_trees = trees.clone();
         let terms = Box::new(move |of: &SecretRef| of_trees.terms_of(of));
         let leases = Arc::new(Leases::new(cache.clone(), plan.demands, plan.lease_limits, terms));
-        let hooks = Hooks::new(plan.hooks, trees.clone(), cache.clone(), leases.clone(), at.to_owned())
+        let (of_hooks, client) = (trees.clone(), hands.clone());
+        let hooks = Hooks::new(plan.hooks, of_hooks, cache.clone(), leases.clone(), at.to_owned(), client)
             .map_err(Failure::Hooks)?;
         let hooks = Arc::new(hooks);
         let changes = cache.subscribe();
-        let fs = SecretFs::new(trees.clone(), cache.clone(), max_value_size)
-            .with_pair_window(plan.pair_window)
-            .with_leases(leases.clone());
-        let late = fs.subscribe_to_late();
-        let fs = Arc::new(fs);
-        Ok(Self { fs, cache, leases, trees, hooks, deadline, news: (changes, late) })
+        Ok(Self { cache, leases, trees, hooks, hands, deadline, pair_window, max_value_size, changes })
     }
 
+    /// The same, with what the kernel was told by former workers.
+    pub(super) fn show(self, journal: Journal) -> Shown {
+        let Self { cache, leases, trees, hooks, hands, deadline, pair_window, max_value_size, changes } =
+            self;
+        let fs = SecretFs::new(trees.clone(), cache.clone(), max_value_size)
+            .with_pair_window(pair_window)
+            .with_leases(leases.clone())
+            .with_journal(journal);
+        let late = fs.subscribe_to_late();
+        let fs = Arc::new(fs);
+        Shown { fs, cache, leases, trees, hooks, hands, deadline, news: Some((changes, late)) }
+    }
+}
+
+impl Shown {
     /// Begins all that runs in the background of a mount that is served.
     pub(super) fn run(
         &mut self,
@@ -92,15 +119,14 @@ impl Parts {
     ) -> Running {
         let teller = serving.teller().clone();
         let period = self.trees.promises().shortest_ttl() / 2;
-        match (teller.problem(), &start.device) {
-            (None, Some(device)) => {
-                let (fs, device) = (self.fs.clone(), device.clone());
-                runtime.spawn(watchers::note_watched_forever(fs, device, period));
+        match teller.problem() {
+            None => {
+                let (fs, hands) = (self.fs.clone(), self.hands.clone());
+                runtime.spawn(watchers::note_watched_forever(fs, hands, period));
             }
-            (why, _) => tracing::info!(
-                "programs that watch files (inotify) are not told of changes: {}",
-                why.unwrap_or_default()
-            ),
+            Some(why) => {
+                tracing::info!("programs that watch files (inotify) are not told of changes: {why}");
+            }
         }
         let hooks = runtime.spawn(self.hooks.clone().run(self.cache.subscribe()));
         runtime.spawn(Refresher::new(self.cache.clone(), self.leases.clone()).run());
@@ -110,9 +136,9 @@ impl Parts {
         let control =
             start.device.clone().map(|device| self.control(runtime, serving, start, channel, device));
         let told = teller.clone();
-        let news = std::mem::replace(&mut self.news, (self.cache.subscribe(), self.fs.subscribe_to_late()));
+        let news = self.news.take();
         runtime.spawn(async move {
-            let (mut changes, mut late) = news;
+            let Some((mut changes, mut late)) = news else { return };
             // Again after a thread got an older version for the sake of a pair: it can have the newest from then on.
             while let Some(changed) = tokio::select! {
                 changed = changes.recv() => changed,
@@ -180,7 +206,7 @@ impl Parts {
 
 impl Running {
     /// Stops what could use the mount, or be asked for something.
-    pub(super) fn stop(self, runtime: &Runtime, parts: &Parts) {
+    pub(super) fn stop(self, runtime: &Runtime, parts: &Shown) {
         // First: a program of a hook that reads the mount would keep it in use.
         parts.hooks.stop();
         let hooks = self.hooks;

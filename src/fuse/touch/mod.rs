@@ -1,30 +1,26 @@
-//! Owns the telling of programs: a thread that makes the kernel forget what has changed, and touches it, so that whoever watches
+//! Owns the telling of programs: a thread that makes the kernel forget what has changed, and has it touched, so that whoever watches
 //! it with inotify(7) gets the events of a write. Does not know how a change is found.
 //!
 //! No notification of FUSE's fires such an event; an operation on the file does, in every mount namespace. Programs may do
-//! none, so the thread makes a clone of the mount that can be written through, for a moment ([`writable`]), and the requests that
-//! come of it are told from others' by the thread that caused them ([`own`]).
+//! none. The hands do, which have the right to, through a clone of the mount ([`crate::hands`]); the requests that come of it
+//! are told from others' by the thread of theirs that caused them ([`own`]).
 
 mod own;
-mod writable;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::Notifier;
 
 use super::theirs;
 use crate::cache::{Changed, SecretRef};
 use crate::fs::{SecretFs, Touch};
+use crate::hands::{Client, Trouble};
 pub(super) use own::Own;
-use writable::Clone;
 
-/// A clone lives at most about this long: an unmount meanwhile ends the mount that much later.
-const CLONE_LIVES: Duration = Duration::from_millis(100);
-/// Between two clones. Making one takes a lock of the kernel's mount tables, and keeps whoever unmounts in that moment from it.
+/// Between two batches; as long the hands keep their clones of the mount apart. What changes meanwhile goes together.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long [`Teller::stop`] waits for the thread: many times what it needs.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -69,26 +65,21 @@ impl Due {
     }
 }
 
-/// How the mount can be reached by the thread: where it is, and the number of its device.
-pub(super) struct Place {
-    pub(super) at: PathBuf,
-    pub(super) device: String,
-}
-
 impl Teller {
-    /// Starts the thread. Where `place` is a reason why nothing can be touched, the kernel is only made to forget: then stat(2) and
-    /// programs that look again and again are right at once.
+    /// Starts the thread. Where there is a reason why `hands` can touch nothing, the kernel is only made to forget: then stat(2)
+    /// and programs that look again and again are right at once.
     pub(super) fn start(
         fs: Arc<SecretFs>,
         notifier: Notifier,
         own: Arc<Own>,
-        place: Result<Place, String>,
+        hands: Client,
     ) -> io::Result<Self> {
-        let problem = place.as_ref().err().cloned();
+        let problem = hands.touching().err();
+        let can_touch = problem.is_none();
         let state = State { due: Due::default(), problem, stopped: false, ended: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), news: Condvar::new() });
-        let thread = Thread { fs, notifier, own, place: place.ok(), shared: shared.clone() };
-        std::thread::Builder::new().name("touch".into()).spawn(move || thread.run())?;
+        let thread = Thread { fs, notifier, own, hands, can_touch, shared: shared.clone() };
+        std::thread::Builder::new().name("tell".into()).spawn(move || thread.run())?;
         Ok(Self(shared))
     }
 
@@ -133,13 +124,13 @@ struct Thread {
     fs: Arc<SecretFs>,
     notifier: Notifier,
     own: Arc<Own>,
-    place: Option<Place>,
+    hands: Client,
+    can_touch: bool,
     shared: Arc<Shared>,
 }
 
 impl Thread {
     fn run(self) {
-        let registered = self.own.register();
         while let Some(changes) = self.shared.next() {
             let touches = changes.iter().flat_map(|changed| self.fs.touches(changed)).map(Arc::new);
             let touches: Vec<_> = touches.collect();
@@ -148,63 +139,48 @@ impl Thread {
                 // An error means that the kernel holds nothing of it, or that the mount is gone.
                 let _ = self.notifier.inval_inode(theirs(*ino), 0, 0);
             }
-            if let Some(place) = &self.place
-                && !touches.is_empty()
-            {
-                self.note(self.touch_all(place, &touches));
+            if self.can_touch && !touches.is_empty() {
+                self.note(self.touch_all(&touches));
                 self.shared.pause();
             }
         }
-        drop(registered);
+        if self.can_touch {
+            // Without hands no clone is left either.
+            let _ = self.hands.rest();
+        }
+        self.own.end();
         self.shared.lock().ended = true;
         self.shared.news.notify_all();
     }
 
-    fn touch_all(&self, place: &Place, touches: &[Arc<Touch>]) -> io::Result<()> {
-        let mut clone: Option<(Clone, Instant)> = None;
+    /// Has every file touched, whatever becomes of the others; the last failure.
+    fn touch_all(&self, touches: &[Arc<Touch>]) -> Result<(), Trouble> {
         let mut result = Ok(());
-        for touch in touches {
+        let mut touches = touches.iter().peekable();
+        while let Some(touch) = touches.next() {
             if self.shared.lock().stopped {
                 break;
             }
-            if clone.as_ref().is_some_and(|(_, made)| made.elapsed() > CLONE_LIVES) {
-                drop(clone.take());
-                self.shared.pause();
-            }
-            let (clone, _) = match &mut clone {
-                Some(clone) => clone,
-                none => none.insert((Clone::of(&place.at, &place.device)?, Instant::now())),
-            };
+            // Before the first request that it causes.
             self.own.begin(touch.clone());
-            result = self.touch(clone, touch).and(result);
-        }
-        result
-    }
-
-    /// Touches every file of it, whatever becomes of the others; the last failure.
-    fn touch(&self, clone: &Clone, touch: &Touch) -> io::Result<()> {
-        let directory = clone.directory(&touch.path)?;
-        let changed = touch.changed.iter().map(|name| writable::changed(&directory, name));
-        let gone = touch.gone.iter().map(|name| writable::gone(&directory, name));
-        let mut result = Ok(());
-        for one in changed.chain(gone) {
-            result = one.and(result);
+            let Touch { path, changed, gone, .. } = &**touch;
+            result = self.hands.touch(path, changed, gone, touches.peek().is_some()).and(result);
         }
         result
     }
 
     /// Says it when telling begins to fail, once.
-    fn note(&self, result: io::Result<()>) {
+    fn note(&self, result: Result<(), Trouble>) {
         let mut state = self.shared.lock();
         if state.stopped {
             return;
         }
         let (result, over) = match result {
             // Unmounted by somebody else, and the end of the session is on its way.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Err(error), true),
+            Err(trouble) if trouble.not_found => (Err(trouble), true),
             result => (result, false),
         };
-        let problem = result.err().map(|error| format!("touching a file failed: {error}"));
+        let problem = result.err().map(|trouble| format!("touching a file failed: {trouble}"));
         if let Some(problem) = problem.as_ref().filter(|_| state.problem.is_none() && !over) {
             tracing::warn!("programs that watch files are not told of a change: {problem}");
         }

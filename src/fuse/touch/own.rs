@@ -2,7 +2,6 @@
 //! Does not know when or why files are touched.
 
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use fuser::{FileHandle, Generation, INodeNo, ReplyAttr, ReplyEntry, ReplyOpen, R
 use super::super::convert::{OPEN_FLAGS, attr};
 use super::super::ours;
 use crate::fs::{Known, SecretFs, Touch};
+use crate::hands::TouchingThread;
 
 /// The handle of every file that the thread opens: nothing is behind it, and no program is ever given it (handles of
 /// programs name their worker, which is never 0).
@@ -20,23 +20,24 @@ const NOTHING: FileHandle = FileHandle(0);
 /// never wait for a backend, and may do what nobody else may, open for writing and set times.
 ///
 /// A request is the thread's own when it carries the thread's id. That is sound: the kernel writes the id of the calling
-/// thread, as it is in the pid namespace that the mount was made in, which is ours (fuse_get_req, fs/fuse/dev.c); there no
-/// other thread has this id while the thread lives, and a thread that cannot be seen from there has the id 0. The thread takes
-/// its id back before it ends. It runs nobody else's code, and makes its calls itself, not through workers of the kernel.
-#[derive(Default)]
+/// thread, as it is in the pid namespace that the mount was made in (fuse_get_req, fs/fuse/dev.c), which is the one of the
+/// hands, who made it; there no other thread has this id while the thread lives, and a thread that cannot be seen from there has the
+/// id 0. It lives as long as the hands, and its id is nobody's once they are gone. It runs nobody else's code, and makes its calls
+/// itself, not through workers of the kernel.
+///
+/// It is one thread for all workers: what the kernel asked one that died, and asks again, is known by the next, who knows nothing
+/// of what was being touched. The answer is EAGAIN where that would be needed, and the thread gives up what nobody waits for.
 pub(in super::super) struct Own {
-    /// 0 while there is no such thread.
-    thread: AtomicU32,
+    /// None where nothing is touched.
+    thread: Option<TouchingThread>,
     /// Guards what is being touched; held for a copy only.
     touch: Mutex<Option<Arc<Touch>>>,
 }
 
 impl Own {
-    /// From now on requests of the calling thread are its own; until the value is dropped.
-    pub(super) fn register(&self) -> Registered<'_> {
-        let thread = rustix::thread::gettid().as_raw_pid();
-        self.thread.store(u32::try_from(thread).unwrap_or(0), Ordering::Relaxed);
-        Registered(self)
+    /// Of a thread of the hands.
+    pub(in super::super) fn of(thread: Option<TouchingThread>) -> Self {
+        Self { thread, touch: Mutex::default() }
     }
 
     /// What the thread is about to touch.
@@ -44,10 +45,14 @@ impl Own {
         *self.touch.lock().unwrap_or_else(|e| e.into_inner()) = Some(touch);
     }
 
+    /// It touches nothing more.
+    pub(super) fn end(&self) {
+        *self.touch.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
     /// Whether the touching thread caused this request.
     pub(in super::super) fn caused(&self, request: &Request) -> bool {
-        let thread = self.thread.load(Ordering::Relaxed);
-        thread != 0 && thread == request.pid()
+        self.thread.as_ref().is_some_and(|thread| thread.is(request.pid()))
     }
 
     /// LOOKUP: names on the way to what is touched. The kernel is to ask anew for everybody else: a thread that reads an
@@ -75,15 +80,5 @@ impl Own {
     /// OPEN, for writing: nothing will be written.
     pub(in super::super) fn open(&self, reply: ReplyOpen) {
         reply.opened(NOTHING, OPEN_FLAGS);
-    }
-}
-
-/// The thread, while it touches.
-pub(super) struct Registered<'a>(&'a Own);
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.0.thread.store(0, Ordering::Relaxed);
-        *self.0.touch.lock().unwrap_or_else(|e| e.into_inner()) = None;
     }
 }

@@ -10,6 +10,7 @@ use crate::backend::mint::{Mint, Role};
 use crate::cache::{Limits, SecretCache, Source, SourceId};
 use crate::clock::Clock;
 use crate::freshness::Freshness;
+use crate::hands::Hands;
 use crate::lease::Terms;
 use crate::leases::Leases;
 use crate::path::BackendPath;
@@ -29,6 +30,7 @@ struct World {
     cache: Arc<SecretCache>,
     leases: Arc<Leases>,
     hooks: Arc<Hooks>,
+    _hands: Hands,
 }
 
 fn of(path: &str) -> SecretRef {
@@ -57,9 +59,12 @@ fn world(patterns: &[&str], terms: Terms) -> World {
         timeout: HANG,
         log_output: true,
     };
-    let hooks = patterns.iter().map(hook).collect();
-    let hooks = Hooks::new(hooks, trees, cache.clone(), leases.clone(), "/mnt".into()).unwrap();
-    World { mint, cache, leases, hooks: Arc::new(hooks) }
+    let hooks: Vec<Config> = patterns.iter().map(hook).collect();
+    let jobs = hooks.iter().map(Config::job).collect();
+    let hands = Hands::new(Err("no mount".into()), "/mnt".into(), jobs).unwrap();
+    let client = hands.client().unwrap();
+    let hooks = Hooks::new(hooks, trees, cache.clone(), leases.clone(), "/mnt".into(), client).unwrap();
+    World { mint, cache, leases, hooks: Arc::new(hooks), _hands: hands }
 }
 
 impl World {

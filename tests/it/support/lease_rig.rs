@@ -12,6 +12,7 @@ use secretfs::cache::{Changed, DemandId, Limits, SecretCache, SecretRef, Source,
 use secretfs::clock::Clock;
 use secretfs::fs::SecretFs;
 use secretfs::fuse::{self, Mounted};
+use secretfs::hands::Hands;
 use secretfs::lease::Terms;
 use secretfs::leases::Leases;
 use secretfs::path::BackendPath;
@@ -26,6 +27,8 @@ pub struct LeaseRig {
     pub mint: Arc<Mint>,
     pub leases: Arc<Leases>,
     pub mounted: Mounted,
+    /// They touch for it.
+    _hands: Hands,
     pub runtime: Runtime,
     pub news: UnboundedReceiver<Changed>,
     _folder: tempfile::TempDir,
@@ -68,8 +71,11 @@ impl LeaseRig {
             deadline: Duration::from_secs(5),
             threads: 2,
         };
-        let mounted = fuse::mount(fs, &at, &options, runtime.handle().clone()).unwrap();
-        Self { at, mint, leases, mounted, runtime, news, _folder: folder }
+        let held = fuse::hold(&at, &options).unwrap();
+        let hands = Hands::new(held.place(), at.clone(), vec![]).unwrap();
+        let (client, handle) = (hands.client().unwrap(), runtime.handle().clone());
+        let mounted = fuse::mount(held, fs, &options, client, handle).unwrap();
+        Self { at, mint, leases, mounted, _hands: hands, runtime, news, _folder: folder }
     }
 
     /// A path in the mount.

@@ -12,6 +12,7 @@ use secretfs::clock::Clock;
 use secretfs::freshness::Freshness;
 use secretfs::fs::SecretFs;
 use secretfs::fuse::{self, Mounted, Unmounted};
+use secretfs::hands::Hands;
 use secretfs::path::BackendPath;
 use secretfs::tree::{Tree, Trees};
 use tokio::runtime::Runtime;
@@ -24,6 +25,8 @@ pub struct Rig {
     pub cache: Arc<SecretCache>,
     pub fs: Arc<SecretFs>,
     pub mounted: Mounted,
+    /// They touch for it.
+    _hands: Hands,
     pub runtime: Runtime,
     news: Mutex<UnboundedReceiver<Changed>>,
     _folder: tempfile::TempDir,
@@ -59,8 +62,11 @@ impl Rig {
             deadline: Duration::from_secs(5),
             threads: 2,
         };
-        let mounted = fuse::mount(fs.clone(), &at, &options, runtime.handle().clone()).unwrap();
-        Self { at, backend, cache, fs, mounted, runtime, news, _folder: folder }
+        let held = fuse::hold(&at, &options).unwrap();
+        let hands = Hands::new(held.place(), at.clone(), vec![]).unwrap();
+        let (client, handle) = (hands.client().unwrap(), runtime.handle().clone());
+        let mounted = fuse::mount(held, fs.clone(), &options, client, handle).unwrap();
+        Self { at, backend, cache, fs, mounted, _hands: hands, runtime, news, _folder: folder }
     }
 
     /// Why a change cannot be told, where it cannot.

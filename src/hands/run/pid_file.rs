@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open, pidfd_send_signal};
 
-use super::config::Signal;
+use super::super::job::Signal;
 
 /// Bytes that are looked at: a number and a line break are at most eleven.
 const LOOKED_AT: u64 = 64;

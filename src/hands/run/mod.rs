@@ -1,48 +1,43 @@
 //! Owns doing what a hook says: a program, a signal, a reload.
-//! Does not know when.
+//! Does not know when, or who wants it.
 
-use std::ffi::OsStr;
+mod output;
+mod pid_file;
+mod program;
+
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tokio::sync::watch;
 
-use super::config::{Action, Config, Signal, User};
-use super::news::News;
-use super::pid_file;
-use super::program::{self, Told};
+use super::job::{Action, Job, Signal, User};
+use super::message::Outcome;
 use crate::trusted_file;
+use program::Told;
 
 /// Where programs of a hook look for others; ours is not passed on.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where systemd puts it. No PATH decides which program is run as our user.
 const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
 
-/// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// Whether it is a failure.
-    pub(super) failed: bool,
-    /// Whether it is one because it took too long.
-    pub(super) late: bool,
-    /// In words, without anything that a program printed.
-    pub(super) text: String,
+/// What a program is told, in its environment.
+pub(super) struct News<'a> {
+    pub(super) mountpoint: &'a OsStr,
+    /// Whole paths, one a line.
+    pub(super) paths: OsString,
+    /// Whether there were more.
+    pub(super) truncated: bool,
 }
 
 /// Runs the hook once. What its program prints goes to the log as `what`.
-pub(super) async fn act(
-    config: &Config,
-    what: &str,
-    news: &News,
-    mountpoint: &OsStr,
-    stop: &mut watch::Receiver<bool>,
-) -> Outcome {
-    let command = match &config.action {
+pub(super) async fn act(job: &Job, what: &str, news: News<'_>, stop: &mut watch::Receiver<bool>) -> Outcome {
+    let command = match &job.action {
         Action::Exec { program, arguments, user } => {
             exec(program, arguments, *user).await.map(|mut command| {
-                command.env("SECRETFS_MOUNT", mountpoint).env("SECRETFS_PATHS", news.lines(mountpoint));
-                if news.is_truncated() {
+                command.env("SECRETFS_MOUNT", news.mountpoint).env("SECRETFS_PATHS", news.paths);
+                if news.truncated {
                     command.env("SECRETFS_PATHS_TRUNCATED", "1");
                 }
                 command
@@ -56,18 +51,18 @@ pub(super) async fn act(
         Action::Reload { unit } => systemctl(&["reload", "--", unit]),
     };
     match command {
-        Ok(command) => run(command, config, what, stop).await,
+        Ok(command) => run(command, job, what, stop).await,
         Err(text) => Outcome::failure(text),
     }
 }
 
-async fn run(command: Command, config: &Config, what: &str, stop: &mut watch::Receiver<bool>) -> Outcome {
+async fn run(command: Command, job: &Job, what: &str, stop: &mut watch::Receiver<bool>) -> Outcome {
     let mut log = |line: &str| {
-        if config.log_output {
+        if job.log_output {
             tracing::info!(hook = what, "{line}");
         }
     };
-    match program::run(command, config.timeout, stop, &mut log).await {
+    match program::run(command, job.timeout, stop, &mut log).await {
         Ok(ended) => Outcome {
             failed: !ended.status.success() || ended.told.is_some(),
             late: ended.told == Some(Told::Late),
@@ -117,15 +112,5 @@ async fn send(pid_file: PathBuf, signal: Signal) -> Outcome {
         Ok(Ok(number)) => Outcome::success(format!("sent to process {number}")),
         Ok(Err(trouble)) => Outcome::failure(trouble.to_string()),
         Err(_) => Outcome::failure("the signal could not be sent".to_owned()),
-    }
-}
-
-impl Outcome {
-    fn success(text: String) -> Self {
-        Self { failed: false, late: false, text }
-    }
-
-    fn failure(text: String) -> Self {
-        Self { failed: true, late: false, text }
     }
 }

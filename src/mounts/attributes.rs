@@ -1,9 +1,11 @@
-//! Owns mount_setattr(2), which no safe crate has: whether a mount that is in nobody's tree can be written through.
-//! Does not know why somebody asks.
+//! Owns what is asked and told of a mount by its descriptor: the number of its device, and by mount_setattr(2), which no safe crate
+//! has, whether it can be written through. Does not know why somebody asks.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, StatxFlags};
 
 /// Makes the mount that `mount` is the root of read-only, or takes that away; all its other attributes stay, and other
 /// mounts of the same filesystem do not notice. Linux 5.12 and later.
@@ -11,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`] without CAP_SYS_ADMIN, [`io::ErrorKind::Unsupported`] on an older kernel, and what else
 /// mount_setattr(2) says.
-pub(super) fn set_read_only(mount: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
+pub fn set_read_only(mount: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
     let (set, clear) = if read_only { (libc::MOUNT_ATTR_RDONLY, 0) } else { (0, libc::MOUNT_ATTR_RDONLY) };
     let change = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     // SAFETY: the kernel reads an empty string that ends in NUL and `change`, of the size that is given, and keeps neither;
@@ -27,4 +29,14 @@ pub(super) fn set_read_only(mount: BorrowedFd<'_>, read_only: bool) -> io::Resul
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The device number of what `file` lies on, as `major:minor`. The filesystem is asked nothing.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn device_of(file: BorrowedFd<'_>) -> io::Result<String> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(file, "", flags, StatxFlags::empty())?;
+    Ok(format!("{}:{}", found.stx_dev_major, found.stx_dev_minor))
 }

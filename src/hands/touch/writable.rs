@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, openat2,
+};
 use rustix::mount::OpenTreeFlags;
 
-use super::super::attach::device_of;
-use super::super::mount_attributes::set_read_only;
-use crate::mounts;
+use crate::mounts::{self, device_of, set_read_only};
 
 /// Both times, as touch(1): IN_ATTRIB. The modification time alone: IN_MODIFY, as write(2) and truncate(2) (fsnotify_change,
 /// include/linux/fsnotify.h); truncate(2) would also ask for the file's capabilities.
@@ -18,6 +18,10 @@ const BOTH: Timestamps = Timestamps { last_access: NOW, last_modification: NOW }
 const MODIFICATION: Timestamps =
     Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: NOW };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+
+/// No name leads out of the clone, over a link or onto another filesystem, whatever the worker shows as a directory.
+const INSIDE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
 
 /// A clone of the mount that can be written through. It keeps the filesystem alive: an unmount ends nothing while it is
 /// there. So it is made for a moment.
@@ -35,11 +39,10 @@ impl Clone {
         Ok(Self(clone))
     }
 
-    /// A directory in it, to reach its files from; `path` is names from its root.
-    pub(super) fn directory(&self, path: &[String]) -> io::Result<OwnedFd> {
+    /// A directory in it, to reach its files from.
+    pub(super) fn directory(&self, way: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let path = if path.is_empty() { ".".to_owned() } else { path.join("/") };
-        Ok(rustix::fs::openat(&self.0, path, flags, Mode::empty())?)
+        Ok(openat2(&self.0, way, flags, Mode::empty(), INSIDE)?)
     }
 }
 
@@ -47,7 +50,7 @@ impl Clone {
 /// requests (OPEN, SETATTR twice, RELEASE), and a LOOKUP where the kernel does not know the name.
 pub(super) fn changed(directory: &OwnedFd, name: &str) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let file = openat2(directory, name, flags, Mode::empty(), INSIDE)?;
     rustix::fs::futimens(&file, &MODIFICATION)?;
     Ok(rustix::fs::futimens(&file, &BOTH)?)
 }
