@@ -26,7 +26,7 @@ const CONFINED: [(&str, &str, &str); 12] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 21] = [
+const SPAWNS: [(&str, &str); 19] = [
     (
         "src/daemon/worker/mod.rs",
         "whoever listens to the holder waits; a ping is answered by those who answer programs",
@@ -36,8 +36,6 @@ const SPAWNS: [(&str, &str); 21] = [
         "the composition root: the refresh loop, the hooks, the control socket, the news for watchers",
     ),
     ("src/daemon/holder/process.rs", "the worker, and whoever listens to it and waits for its end"),
-    ("src/daemon/holder/probe.rs", "who asks a mount that does not answer waits in the kernel"),
-    ("src/daemon/systemd.rs", "systemctl, to tell a restart from a stop"),
     ("src/hooks/mod.rs", "each hook waits for its own time"),
     ("src/hands/mod.rs", "each worker is talked to by a thread of its own"),
     ("src/hands/client.rs", "answers of the hands come in any order, to threads and to tasks"),

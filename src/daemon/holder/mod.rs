@@ -4,7 +4,6 @@
 //! Everything that may block is done by others (workers, the probe); this loop only hears of it, so it can always act.
 
 mod end;
-mod probe;
 mod process;
 mod upgrade;
 
@@ -28,7 +27,6 @@ use crate::hands::Hands;
 use crate::hooks;
 use crate::tree::journal::Journal;
 use end::Ending;
-use probe::Probe;
 pub use process::WorkerCommand;
 use process::{Event, Worker, WorkerNo};
 use upgrade::{TakingOver, Upgrade};
@@ -96,7 +94,6 @@ pub fn hold(
         upgrade: None,
         taking_over: None,
         ending: None,
-        probe: None,
         pings: 0,
     };
     let ended = runtime.block_on(async {
@@ -108,7 +105,6 @@ pub fn hold(
         if !is_kept {
             holder.outlives_us = holder.kept.keep();
         }
-        holder.probe = Some(Probe::start(holder.kept.place.at.clone(), holder.watchdog / LOOKS)?);
         ready()?;
         systemd::serving(&at);
         holder.keep(&mut heard, &mut signals).await
@@ -157,7 +153,6 @@ struct Holder {
     upgrade: Option<Upgrade>,
     taking_over: Option<TakingOver>,
     ending: Option<Ending>,
-    probe: Option<Probe>,
     pings: u64,
 }
 
@@ -279,9 +274,9 @@ impl Holder {
     fn said(&mut self, who: WorkerNo, message: ToHolder, files: Vec<OwnedFd>) -> Flow {
         let is_serving = self.serving.as_ref().is_some_and(|worker| worker.number == who);
         match message {
-            ToHolder::Pong(_) => {
+            ToHolder::Pong(_, done) => {
                 if let Some(worker) = self.serving.as_mut().filter(|_| is_serving) {
-                    worker.silent = 0;
+                    worker.heard(done);
                 }
             }
             ToHolder::Serving if is_serving => {
@@ -361,7 +356,6 @@ impl Holder {
         systemd::alive();
         self.pings += 1;
         let ping = self.pings;
-        let is_deaf = self.probe.as_mut().is_some_and(|probe| probe.waits_for_looks() >= LOOKS);
         let is_ending = self.ending.is_some();
         if let Some(worker) = self.serving.as_mut() {
             let stuck = match worker.serving {
@@ -371,16 +365,14 @@ impl Holder {
                 // It has its own time for that.
                 Some(_) if is_ending => None,
                 Some(_) if worker.silent >= LOOKS => Some("does not answer"),
-                Some(since) if is_deaf && since.elapsed() >= self.watchdog => {
-                    Some("does not answer programs")
-                }
+                Some(_) if worker.stuck >= LOOKS => Some("does not answer programs"),
                 Some(_) => None,
             };
             if let Some(stuck) = stuck {
                 tracing::error!(pid = worker.pid, "a worker {stuck}: it is replaced");
                 worker.kill();
                 // Not again at every look until its end is heard of.
-                worker.silent = 0;
+                (worker.silent, worker.stuck) = (0, 0);
                 worker.started = Instant::now();
                 worker.serving = worker.serving.map(|_| worker.started);
             } else if worker.serving.is_some() {

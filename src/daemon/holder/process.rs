@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::channel::{Channel, ToHolder, ToWorker};
+use crate::fuse::Done;
 
 /// Which of all workers that a mount has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,9 @@ pub(super) struct Worker {
     pub(super) serving: Option<Instant>,
     /// Looks since it was heard of.
     pub(super) silent: u32,
+    /// Looks in a row at which nothing had been answered that was being answered before.
+    pub(super) stuck: u32,
+    done: Done,
 }
 
 impl Worker {
@@ -114,7 +118,24 @@ impl Worker {
             .name("worker".into())
             .spawn(move || listen(number, &heard, child, &events))?;
         let now = Instant::now();
-        Ok(Self { number, channel, process, pid, started: now, serving: None, silent: 0 })
+        Ok(Self {
+            number,
+            channel,
+            process,
+            pid,
+            started: now,
+            serving: None,
+            silent: 0,
+            stuck: 0,
+            done: Done::default(),
+        })
+    }
+
+    /// It is there, and those who answer programs have got so far.
+    pub(super) fn heard(&mut self, done: Done) {
+        self.silent = 0;
+        self.stuck = if done.is_stuck_since(self.done) { self.stuck + 1 } else { 0 };
+        self.done = done;
     }
 
     /// Tells it something. A worker that is gone does not hear it, and is told of by its end.

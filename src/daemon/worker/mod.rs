@@ -107,9 +107,9 @@ async fn until_the_end(
         };
         match message {
             Some(FromHolder::Told(ToWorker::Ping(number), _)) => {
-                let channel = channel.clone();
-                // By those who answer programs as well: it is they who must not be stuck.
-                runtime.spawn(async move { say(&channel, &ToHolder::Pong(number)) });
+                let (channel, progress) = (channel.clone(), serving.progress().clone());
+                // By those who wait for backends as well: they must not be stuck either.
+                runtime.spawn(async move { say(&channel, &ToHolder::Pong(number, progress.done())) });
             }
             Some(FromHolder::Told(ToWorker::HandOver, _)) => say(channel, &ToHolder::HandedOver(Ok(()))),
             Some(FromHolder::Told(ToWorker::End(_), _)) => return End::Told,
