@@ -9,6 +9,7 @@ pub mod mint;
 mod retry_after;
 mod short_lived;
 pub mod store;
+pub mod tokens;
 pub mod vault;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::path::BackendPath;
@@ -53,7 +55,7 @@ impl fmt::Display for Kind {
 }
 
 /// One name in a folder. A name can be both: Vault allows `foo` and `foo/` side by side.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The last segment, in the backend's spelling.
     pub name: String,
@@ -231,6 +233,18 @@ pub trait Backend: Send + Sync + 'static {
     /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Bounds
     /// its own time; what goes wrong is logged.
     async fn close(&self) {}
+
+    /// The next worker takes over: nothing is had for the mount from now on (no login), and what was had goes there; `None`: this
+    /// backend has nothing. What is on its way is waited for.
+    async fn hand_over(&self) -> Option<tokens::CarriedTokens> {
+        None
+    }
+
+    /// Ends [`Self::hand_over`]: there is no next worker.
+    fn resume(&self) {}
+
+    /// Has what the worker before had. Called before anything is asked, where [`Self::hand_over`] gave something there.
+    async fn take_over(&self, _tokens: tokens::CarriedTokens) {}
 
     /// Called now and then: erase what is held in clear and was not used of late, and close connections whose buffers may
     /// hold what was read a while ago. With a `now` that is far ahead, all of it.

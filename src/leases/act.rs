@@ -66,10 +66,11 @@ impl Leases {
             return (vec![], book.next);
         }
         book.changed = false;
-        let Book { entries, left, pace, closing, .. } = &mut *book;
+        let Book { entries, left, pace, closing, paused, .. } = &mut *book;
+        let stands_still = *closing || *paused;
         let mut found = Vec::new();
-        let (unwanted, mut next) = if *closing { (vec![], None) } else { left.due(now) };
-        entries.retain(|of, entry| match self.look(of, entry, left, now, *closing) {
+        let (unwanted, mut next) = if stands_still { (vec![], None) } else { left.due(now) };
+        entries.retain(|of, entry| match self.look(of, entry, left, now, stands_still) {
             Found::Now { task, urgent, due } => {
                 found.push((due, urgent, of.clone(), task));
                 true
@@ -143,7 +144,7 @@ impl Leases {
         entry: &mut Entry,
         left: &mut LeftBehind,
         now: Moment,
-        closing: bool,
+        stands_still: bool,
     ) -> Found {
         for held in [&mut entry.current, &mut entry.previous].into_iter().flatten() {
             let is_orphan = match self.parent(of.source, held.parent) {
@@ -160,7 +161,7 @@ impl Leases {
         if let Some(ended) = entry.previous.take_if(|held| held.secret.is_none()) {
             left.keep(of, ended, None);
         }
-        if entry.doing != Doing::Nothing || closing {
+        if entry.doing != Doing::Nothing || stands_still {
             return Found::Later(self.next_end(of, entry));
         }
         if entry.wanted {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::entry::Held;
+use super::hand_over::CarriedLeft;
 use crate::backend::issuer::LeaseId;
 use crate::cache::SecretRef;
 use crate::clock::Moment;
@@ -93,6 +94,36 @@ impl LeftBehind {
             left.id.clone()
         });
         ids.collect()
+    }
+
+    /// Whether one is being given back.
+    pub(super) fn is_trying(&self) -> bool {
+        self.0.iter().any(|left| left.trying)
+    }
+
+    /// All of them, for the next worker.
+    pub(super) fn export(&self) -> Vec<CarriedLeft> {
+        let each = self.0.iter().map(|left| CarriedLeft {
+            of: left.of.clone(),
+            id: left.id.clone(),
+            until: left.until,
+            again: left.again,
+            failures: left.failures,
+        });
+        each.collect()
+    }
+
+    /// Has what another worker had.
+    pub(super) fn import(&mut self, carried: Vec<CarriedLeft>) {
+        let each = carried.into_iter().map(|CarriedLeft { of, id, until, again, failures }| Left {
+            of,
+            id,
+            until,
+            again,
+            failures,
+            trying: false,
+        });
+        self.0.extend(each);
     }
 
     /// Takes all of them; what may live at `now`.

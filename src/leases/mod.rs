@@ -6,6 +6,7 @@
 
 mod act;
 mod entry;
+mod hand_over;
 mod left;
 mod revoke;
 mod state;
@@ -22,6 +23,7 @@ use crate::clock::Moment;
 use crate::lease::{Step, Terms};
 pub use act::Errand;
 use entry::{Entry, Held};
+pub use hand_over::{CarriedBook, CarriedLease, CarriedLeft, CarriedNature};
 use left::LeftBehind;
 pub use revoke::{NotRevoked, Revoked};
 pub use state::{LeaseCount, LeaseState};
@@ -76,6 +78,10 @@ struct Book {
     pace: HashMap<SourceId, Moment>,
     /// The mount ends: nothing is made any more.
     closing: bool,
+    /// The next worker takes over: nothing is made, renewed or given back meanwhile.
+    paused: bool,
+    /// What is being given back beside what is due.
+    giving_back: usize,
 }
 
 impl Leases {

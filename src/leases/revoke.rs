@@ -47,6 +47,7 @@ impl Leases {
     /// What the backend said first. The secret is erased here in any case, also when this is dropped half-way; what is not
     /// ended is tried again.
     pub async fn revoke(&self, of: &SecretRef) -> Result<Option<Revoked>, Error> {
+        let _giving_back = self.begin_to_give_back().await;
         let held = self.taken(of);
         let was_held = held.is_some();
         let now = self.cache.clock().now();

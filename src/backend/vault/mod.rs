@@ -27,6 +27,7 @@ use async_trait::async_trait;
 pub use self::config::{AppRole, Config, ConfigError, RoleId, SecretId, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
 use super::issuer::Issuer;
+use super::tokens::CarriedTokens;
 use super::{Backend, Error, Kind, Listing, Versions};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
@@ -164,6 +165,18 @@ impl Backend for Vault {
 
     async fn close(&self) {
         self.api.close().await;
+    }
+
+    async fn hand_over(&self) -> Option<CarriedTokens> {
+        Some(self.api.auth().hand_over().await)
+    }
+
+    fn resume(&self) {
+        self.api.auth().resume();
+    }
+
+    async fn take_over(&self, tokens: CarriedTokens) {
+        self.api.auth().take_over(tokens).await;
     }
 
     fn tidy(&self, now: Moment) {

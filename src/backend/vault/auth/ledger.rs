@@ -42,29 +42,31 @@ pub(in crate::backend::vault) enum Use {
 /// All tokens. Plain bookkeeping: who holds it does what it says.
 #[derive(Default)]
 pub(super) struct Ledger {
-    last: u64,
-    current: Option<Arc<Token>>,
-    known: BTreeMap<u64, Known>,
+    pub(super) last: u64,
+    pub(super) current: Option<Arc<Token>>,
+    pub(super) known: BTreeMap<u64, Known>,
     /// A token of this backend was good once.
-    ever_good: bool,
+    pub(super) ever_good: bool,
 }
 
-struct Known {
+pub(super) struct Known {
     /// While it is in use, and after that while it is to be given back.
-    token: Option<Arc<Token>>,
+    pub(super) token: Option<Arc<Token>>,
+    /// The server's name for it, with which it can be revoked and not used; known of what our logins made.
+    pub(super) accessor: Option<String>,
     /// `None`: nothing is known, or it has no end.
-    lease: Option<Lease>,
-    asked: bool,
-    looks: bool,
-    uses: Option<u32>,
-    used: bool,
+    pub(super) lease: Option<Lease>,
+    pub(super) asked: bool,
+    pub(super) looks: bool,
+    pub(super) uses: Option<u32>,
+    pub(super) used: bool,
     /// Something was made with it.
-    noted: bool,
+    pub(super) noted: bool,
     /// The server has answered a call with it.
-    good: bool,
+    pub(super) good: bool,
     /// Renewing makes it longer, as far as is known.
-    grows: bool,
-    dead: bool,
+    pub(super) grows: bool,
+    pub(super) dead: bool,
 }
 
 impl Ledger {
@@ -114,6 +116,7 @@ impl Ledger {
         &mut self,
         middleware: EndpointMiddleware,
         ours: bool,
+        accessor: Option<String>,
         facts: Option<Facts>,
         (asked, now): (Moment, Moment),
         chance: f64,
@@ -137,6 +140,7 @@ impl Ledger {
         }
         let mut known = Known {
             token: Some(token),
+            accessor,
             lease: None,
             asked: false,
             looks: false,

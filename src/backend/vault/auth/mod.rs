@@ -4,6 +4,7 @@
 //! A token comes from `VAULT_TOKEN`, from a file, or from a login; another way to log in is another arm of [`settle`]'s `obtain`.
 
 mod approle;
+mod carried;
 mod facts;
 mod file;
 mod ledger;
@@ -40,7 +41,9 @@ struct Core {
     ledger: Mutex<Ledger>,
     /// Whoever has it is the only one who logs in, reads the file, or asks whether the token lives: all others wait for what
     /// comes of it. Held across calls of this folder alone, each of which is bounded.
-    turn: tokio::sync::Mutex<Turn>,
+    turn: Arc<tokio::sync::Mutex<Turn>>,
+    /// Guards the turn of nobody, kept while the next worker takes over; held to put it there or to take it away.
+    paused: Mutex<Option<tokio::sync::OwnedMutexGuard<Turn>>>,
     /// Told when what is known of a parent has changed.
     parents_changed: Notify,
     /// Told when there is another token to be tended.
@@ -55,7 +58,8 @@ impl Auth {
             source,
             clock,
             ledger: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
+            paused: Mutex::default(),
             parents_changed: Notify::new(),
             another: Notify::new(),
         };

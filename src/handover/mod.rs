@@ -1,0 +1,2 @@
+//! Owns the handover.
+//! Does not know much yet.
