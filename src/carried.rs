@@ -121,8 +121,7 @@ impl Serialize for Carried<Arc<Secret>> {
 }
 
 /// A secret as its parts.
-type Parts =
-    (Carried<Vec<Field>>, Version, Option<Carried<SystemTime>>, Option<Carried<SystemTime>>);
+type Parts = (Carried<Vec<Field>>, Version, Option<Carried<SystemTime>>, Option<Carried<SystemTime>>);
 
 impl<'de> Deserialize<'de> for Carried<Arc<Secret>> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -52,9 +52,9 @@ impl CarriedTokens {
     pub fn is_sound(&self) -> bool {
         let ascends = self.known.iter().zip(self.known.iter().skip(1)).all(|(a, b)| a.id < b.id);
         let bounded = self.known.iter().all(|token| (1..=self.last).contains(&token.id));
-        let current = self.current.is_none_or(|current| {
-            self.known.iter().any(|token| token.id == current && token.text.is_some())
-        });
+        let current = self
+            .current
+            .is_none_or(|current| self.known.iter().any(|token| token.id == current && token.text.is_some()));
         ascends && bounded && current && self.last < u64::MAX / 2
     }
 }

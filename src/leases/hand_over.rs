@@ -149,7 +149,8 @@ impl Leases {
     pub fn export(&self) -> CarriedBook {
         let natures = self.natures().iter().map(|(of, nature)| (of.clone(), *nature)).collect();
         let book = self.book();
-        let held = book.entries.iter().filter(|(_, entry)| entry.current.is_some() || entry.previous.is_some());
+        let held =
+            book.entries.iter().filter(|(_, entry)| entry.current.is_some() || entry.previous.is_some());
         let leases = held.map(|(of, entry)| CarriedLease {
             of: of.clone(),
             current: entry.current.as_ref().map(|held| held.share().into()),

@@ -79,8 +79,7 @@ impl Ledger {
     }
 
     fn of_carried(carried: CarriedTokens, wire: &Wire) -> Self {
-        let mut ledger =
-            Self { last: carried.last, ever_good: carried.ever_good, ..Self::default() };
+        let mut ledger = Self { last: carried.last, ever_good: carried.ever_good, ..Self::default() };
         for token in carried.known {
             // What no header can hold would make the middleware panic.
             let text = token.text.and_then(|text| header_text(text.0.expose()));

@@ -224,7 +224,14 @@ impl Core {
                 }
                 let middleware = self.wire.middleware(login.token);
                 self.change(|ledger, now| {
-                    ledger.install(middleware, true, login.accessor, Some(login.facts), (asked, now), chance());
+                    ledger.install(
+                        middleware,
+                        true,
+                        login.accessor,
+                        Some(login.facts),
+                        (asked, now),
+                        chance(),
+                    );
                 });
                 self.another.notify_one();
                 tracing::info!(server, "logged in");

@@ -1,0 +1,135 @@
+//! Owns the promises of a handover: the next worker answers as the one before, asks nobody for it, and takes all or nothing.
+//! Does not know processes or sockets of a mount.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod refusals;
+mod same;
+mod still;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::faulty::Faulty;
+use crate::backend::mint::{Mint, Role};
+use crate::cache::{Limits, SecretCache, SecretRef, Source, SourceId};
+use crate::clock::Clock;
+use crate::freshness::Freshness;
+use crate::leases::Leases;
+use crate::path::BackendPath;
+
+use super::*;
+
+const OURS: Fingerprint = [7; 32];
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The world outside of the workers.
+struct World {
+    clock: Clock,
+    kept: Arc<Faulty>,
+    mint: Arc<Mint>,
+}
+
+/// What one worker holds.
+struct Worker {
+    cache: Arc<SecretCache>,
+    leases: Arc<Leases>,
+}
+
+impl World {
+    fn new() -> Self {
+        let clock = Clock::manual();
+        clock.advance(Duration::from_secs(1000));
+        let mint = Arc::new(Mint::new(clock.clone()));
+        mint.role("role", Role::default());
+        Self { clock, kept: Arc::default(), mint }
+    }
+
+    fn worker(&self) -> Worker {
+        let kept = Source { name: "kept".into(), backend: self.kept.clone() };
+        let made = Source { name: "made".into(), backend: self.mint.clone() };
+        let freshness = Freshness { max_stale: Duration::from_secs(120), ..Freshness::default() };
+        let limits = Limits { freshness, ..Limits::default() };
+        let cache = Arc::new(SecretCache::new(vec![kept, made], limits, self.clock.clone()));
+        Worker { leases: Arc::new(Leases::plain(cache.clone())), cache }
+    }
+
+    /// How often the backends were asked for anything.
+    fn asked(&self) -> (u64, u64, u64) {
+        (self.kept.reads(), self.kept.lists(), self.mint.counts().2)
+    }
+}
+
+impl Worker {
+    async fn export(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut paused = pause(&self.cache, &self.leases, PATIENCE).await.unwrap();
+        paused.send(&mut bytes, &OURS).unwrap();
+        bytes
+    }
+
+    fn receive(&self, mut bytes: &[u8]) -> Result<State, Refused> {
+        receive(&mut bytes, &OURS, &self.cache, &self.leases)
+    }
+
+    /// Whether nothing is held.
+    fn is_cold(&self) -> bool {
+        self.cache.held().is_empty() && self.leases.states().is_empty() && self.leases.revocable().is_empty()
+    }
+
+    async fn open(&self, of: &SecretRef) {
+        let opening = self.leases.open(of);
+        tokio::pin!(opening);
+        loop {
+            tokio::select! {
+                biased;
+                opened = &mut opening => return drop(opened.unwrap()),
+                () = self.leases.woken() => self.act().await,
+            }
+        }
+    }
+
+    /// Does what is due of leases, as the refresh loop would.
+    async fn act(&self) {
+        for errand in self.leases.due(self.cache.clock().now()).0 {
+            self.leases.act(errand).await;
+        }
+    }
+}
+
+fn kept(path: &str) -> SecretRef {
+    SecretRef::current(SourceId(0), BackendPath::parse(path).unwrap())
+}
+
+fn made(path: &str) -> SecretRef {
+    SecretRef::current(SourceId(1), BackendPath::parse(path).unwrap())
+}
+
+/// A worker that holds something of everything.
+async fn warm(world: &World) -> Worker {
+    let worker = world.worker();
+    for (path, value) in [("a", "canary-a"), ("folder/b", "canary-b")] {
+        world.kept.put(path, &[("value", value.as_bytes()), ("other", b"canary-\0\xff")]);
+        worker.cache.secret(&kept(path)).await.unwrap();
+    }
+    worker.cache.listing(&kept("folder")).await.unwrap();
+    worker.cache.want(&kept("a"));
+    for job in worker.cache.take_jobs() {
+        worker.cache.refresh_ahead(&job).await;
+    }
+    worker.leases.is_on_demand(&made("role")).await.unwrap();
+    worker.open(&made("role")).await;
+    for _ in 0..2 {
+        world.clock.advance(Duration::from_secs(2));
+        let of = made("role");
+        let replace = worker.leases.replace(&of);
+        tokio::pin!(replace);
+        loop {
+            tokio::select! {
+                biased;
+                replaced = &mut replace => break drop(replaced.unwrap()),
+                () = worker.leases.woken() => worker.act().await,
+            }
+        }
+    }
+    worker
+}
