@@ -24,6 +24,7 @@ pub mod watched;
 pub mod trusted_file;
 pub mod printable;
 pub mod pattern;
+pub mod record;
 pub mod number_hash;
 pub mod lease;
 pub mod freshness;
