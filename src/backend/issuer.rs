@@ -124,6 +124,11 @@ pub trait Issuer: Send + Sync {
     /// What is known now of what secrets were made with. Never waits.
     fn parent(&self, parent: ParentId) -> Parent;
 
+    /// The server's name for a parent, with which it can be ended and not used; `None`: it is not ours to end.
+    fn accessor(&self, _parent: ParentId) -> Option<String> {
+        None
+    }
+
     /// Ready when [`Self::parent`] may answer otherwise than before. May be dropped and called again.
     async fn parents_changed(&self);
 }

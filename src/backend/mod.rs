@@ -14,6 +14,7 @@ pub mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -245,6 +246,19 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Has what the worker before had. Called before anything is asked, where [`Self::hand_over`] gave something there.
     async fn take_over(&self, _tokens: tokens::CarriedTokens) {}
+
+    /// Notes there from now on which tokens its logins make, beginning with those that it has.
+    fn note_tokens(&self, _notes: Arc<dyn tokens::NoteTokens>) {}
+
+    /// Whether it has the token that the server calls so.
+    fn knows_token(&self, _accessor: &str) -> bool {
+        false
+    }
+
+    /// Ends a token that it does not have, and with it all that was made with it. [`Error::NotFound`]: there is none (any more).
+    async fn revoke_token(&self, _accessor: &str) -> Result<(), Error> {
+        Err(Error::NotFound)
+    }
 
     /// Called now and then: erase what is held in clear and was not used of late, and close connections whose buffers may
     /// hold what was read a while ago. With a `now` that is far ahead, all of it.

@@ -1,9 +1,10 @@
-//! Owns the form in which the tokens of a backend go to the next worker: what leases hang on must be the same there.
+//! Owns what the next worker has of the tokens of a backend: all of them when they are handed over, their names after a crash.
 //! Does not know servers, or when a token is renewed.
 
 use serde::{Deserialize, Serialize};
 
 use crate::carried::Carried;
+use crate::clock::Moment;
 use crate::lease::Lease;
 use crate::secret::SecretBytes;
 
@@ -45,6 +46,15 @@ pub(super) struct CarriedToken {
 pub(super) struct CarriedUnwrapped {
     pub(super) content: Carried<SecretBytes>,
     pub(super) outcome: Result<Carried<SecretBytes>, String>,
+}
+
+/// Where a backend notes, as soon as it has it, a token that a login of its own made: by the server's name for it, which can end
+/// it and nothing else.
+pub trait NoteTokens: Send + Sync {
+    /// It was made or renewed, and ends then; `None`: never.
+    fn had(&self, accessor: &str, until: Option<Moment>);
+    /// It has ended.
+    fn gone(&self, accessor: &str);
 }
 
 impl CarriedTokens {

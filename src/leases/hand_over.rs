@@ -47,6 +47,7 @@ pub struct CarriedLeft {
     pub(super) until: Option<Moment>,
     pub(super) again: Option<Moment>,
     pub(super) failures: u32,
+    pub(super) orphan: bool,
 }
 
 /// What lies at a place, as a backend once said.
@@ -142,7 +143,7 @@ impl Leases {
     fn stands_still(&self) -> bool {
         let book = self.book();
         let entries = book.entries.values().all(|entry| entry.doing == Doing::Nothing);
-        entries && book.giving_back == 0 && !book.left.is_trying()
+        entries && book.giving_back == 0 && !book.left.is_trying() && !book.tokens.is_trying()
     }
 
     /// All that is held and left behind, and what is known of places.

@@ -289,6 +289,19 @@ impl Ledger {
         alive.filter_map(|known| known.token.clone()).filter(|token| token.ours).collect()
     }
 
+    /// The server's name for a token of ours.
+    pub(super) fn accessor(&self, id: ParentId) -> Option<String> {
+        self.known.get(&id.0)?.accessor.clone()
+    }
+
+    /// The server's names for the tokens of ours that are not known to have ended, and when they do.
+    pub(super) fn accessors(&self, now: Moment) -> Vec<(String, Option<Moment>)> {
+        let alive = self.known.values().filter(|known| !known.is_over(now));
+        let named = alive
+            .filter_map(|known| Some((known.accessor.clone()?, known.lease.and_then(|lease| lease.ends()))));
+        named.collect()
+    }
+
     fn of_current(&self) -> Option<&Known> {
         self.known.get(&self.current.as_ref()?.id.0)
     }

@@ -213,6 +213,8 @@ impl Core {
         let server = self.wire.transport.origin();
         let (error, refused) = match approle::log_in(&self.wire, role, &mut turn.unwrapped).await {
             Ok(login) => {
+                let until = login.facts.grant.life.map(|life| asked.plus(life));
+                self.note_had(login.accessor.as_deref(), until);
                 let useful = {
                     let ledger = self.ledger();
                     ledger.current().is_none_or(|before| !before.ours || ledger.was_good(before.id))
