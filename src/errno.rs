@@ -55,6 +55,9 @@ pub enum Failure {
     /// A handle that this process did not give out.
     #[error("unknown file handle")]
     BadHandle,
+    /// What was opened before a crash cannot be had again exactly as it was.
+    #[error("what was opened cannot be had again")]
+    Stale,
     /// There is no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -101,7 +104,11 @@ pub const TABLE: [Row; 16] = [
     row("ENAMETOOLONG", libc::ENAMETOOLONG, "a name longer than 255 bytes was asked for"),
     row("ENOTDIR", libc::ENOTDIR, "something below a file was asked for"),
     row("EISDIR", libc::EISDIR, "the bytes of a directory were asked for"),
-    row("ESTALE", libc::ESTALE, "a file handle that is not known"),
+    row(
+        "ESTALE",
+        libc::ESTALE,
+        "a file that is open since before a crash, whose version cannot be had again; a file or handle that is not known",
+    ),
     row("ENODATA", libc::ENODATA, "no such extended attribute"),
     row("ERANGE", libc::ERANGE, "the buffer for an extended attribute is too small"),
     row("EOPNOTSUPP", libc::EOPNOTSUPP, "an operation that secretfs does not have"),
@@ -138,7 +145,7 @@ impl Failure {
             Self::NameTooLong => libc::ENAMETOOLONG,
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
-            Self::BadHandle => libc::ESTALE,
+            Self::BadHandle | Self::Stale => libc::ESTALE,
             Self::NoAttribute => libc::ENODATA,
             Self::SmallBuffer => libc::ERANGE,
             Self::NotSupported => libc::EOPNOTSUPP,
@@ -179,6 +186,7 @@ mod tests {
             (Failure::DeadlinePassed, "ETIMEDOUT"),
             (Failure::Interrupted, "EINTR"),
             (Failure::BadHandle, "ESTALE"),
+            (Failure::Stale, "ESTALE"),
             (Failure::NoAttribute, "ENODATA"),
             (Failure::SmallBuffer, "ERANGE"),
             (Failure::NotSupported, "EOPNOTSUPP"),

@@ -6,6 +6,7 @@
 mod directory;
 mod explain;
 mod handles;
+mod inherited;
 mod on_demand;
 mod pairs;
 mod pin;
@@ -29,10 +30,11 @@ use crate::leases::Leases;
 use crate::render::{self, Meta, Standing, View};
 use crate::secret::{Secret, SecretBytes};
 use crate::tree::inode::{INodeNo, INodeTable, Node, Place};
+use crate::tree::journal::Journal;
 use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
-pub use handles::{Handle, HandleNo};
+pub use handles::{Epoch, Handle, HandleNo, Numbers};
 use on_demand::OnDemand;
 pub use pairs::PAIR_WINDOW;
 use pairs::Pairs;
@@ -100,19 +102,15 @@ pub struct SecretFs {
 impl SecretFs {
     /// The filesystem that shows `trees`; values above `max_value_size` bytes cannot be opened.
     pub fn new(trees: Trees, cache: Arc<SecretCache>, max_value_size: usize) -> Self {
-        let root = match trees.at(&[]) {
-            Some(Hanging::Tree(id)) => tree_root(&trees, id),
-            _ => None,
-        };
-        let inodes = INodeTable::new(root.unwrap_or(Place::Junction(vec![])));
+        let inodes = INodeTable::new(root_of(&trees));
         let on_demand = OnDemand::new(Arc::new(Leases::plain(cache.clone())));
         Self {
             trees,
             pairs: Arc::new(Pairs::new(PAIR_WINDOW, cache.subscribe())),
             on_demand,
             cache,
+            handles: Handles::of(Epoch::of(inodes.worker())),
             inodes,
-            handles: Handles::default(),
             max_value_size,
             mounted: SystemTime::now(),
         }
@@ -122,6 +120,16 @@ impl SecretFs {
     #[must_use]
     pub fn with_leases(self, leases: Arc<Leases>) -> Self {
         Self { on_demand: self.on_demand.with_leases(leases), ..self }
+    }
+
+    /// The same filesystem, which knows what the kernel was told by former workers and tells the next one.
+    #[must_use]
+    pub fn with_journal(self, journal: Journal) -> Self {
+        let inodes = INodeTable::with_journal(root_of(&self.trees), journal);
+        for (tree, on_demand) in inodes.trees() {
+            self.trees.note_on_demand(tree, on_demand);
+        }
+        Self { handles: Handles::of(Epoch::of(inodes.worker())), inodes, ..self }
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).
@@ -157,7 +165,11 @@ impl SecretFs {
             let shown = &node.file.as_ref()?.shown;
             shown.opened_by(caller.0, self.cache.clock().now()).map(HandleNo)
         };
-        let handle = handle.or_else(own).and_then(|number| self.handles.get(number));
+        let handle = match handle.or_else(own) {
+            Some(number) if self.is_inherited(number) => Some(self.inherit(ino, number).await?),
+            Some(number) => self.handles.get(number).filter(|handle| handle.ino() == ino),
+            None => None,
+        };
         let (attributes, mark) = self.describe(&node.place, handle.as_deref()).await?;
         // What one thread opened is not kept for others, who may know of a newer version.
         let lasting = node.tell(mark, attributes.size, self.cache.clock().now())
@@ -197,33 +209,41 @@ impl SecretFs {
         let is_servable =
             |_: &Arc<Snapshot>| node.place.shown().is_none_or(|(tree, of)| self.is_servable(tree, of));
         let snapshot = self.pairs.older(node, caller, &newest, now).filter(is_servable).unwrap_or(newest);
-        let handle = match &node.place {
-            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
-                return Err(Failure::IsADirectory);
-            }
-            Place::Field { field, .. } => {
-                let at = snapshot.secret.fields.iter().position(|f| *f.name == **field);
-                Handle::of_field(snapshot, at.ok_or(Failure::NoEntry)?)
-            }
-            Place::View { tree, of, view } => {
-                let bytes = self.render(*tree, of, *view, self.on_demand.made(&snapshot));
-                Handle::of_view(bytes, &snapshot)
-            }
-        };
-        // A view may be as large as all its fields together; a single value has the configured bound.
-        if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
-            return Err(Failure::TooLarge { limit: self.max_value_size });
-        }
+        let handle = self.content(node, snapshot)?;
         let size = handle.bytes().len() as u64;
         let mark = mark(&handle.snapshot().secret, handle.bytes().len());
-        let handle = self.handles.insert(handle);
+        let secret = &handle.snapshot().secret;
+        let edition = self.inodes.edition(node, &secret.version, secret.created, size);
+        let handle = self.handles.insert(edition, handle);
         let shown = node.file.as_ref().map(|file| &file.shown);
         let attributes_changed = shown.is_some_and(|shown| shown.open(caller.0, handle.0, mark, now));
         let grown = shown.is_some_and(|shown| shown.has_grown(size)).then_some(size);
         Ok(Opened { handle, attributes_changed, grown })
     }
 
-    /// The open file behind a handle; its bytes never change.
+    /// A file as it is in one version.
+    fn content(&self, node: &Node, snapshot: Arc<Snapshot>) -> Result<Handle, Failure> {
+        let handle = match &node.place {
+            Place::Junction(_) | Place::Directory { .. } | Place::Versions { .. } => {
+                return Err(Failure::IsADirectory);
+            }
+            Place::Field { field, .. } => {
+                let at = snapshot.secret.fields.iter().position(|f| *f.name == **field);
+                Handle::of_field(node.ino, snapshot, at.ok_or(Failure::NoEntry)?)
+            }
+            Place::View { tree, of, view } => {
+                let bytes = self.render(*tree, of, *view, self.on_demand.made(&snapshot));
+                Handle::of_view(node.ino, bytes, &snapshot)
+            }
+        };
+        // A view may be as large as all its fields together; a single value has the configured bound.
+        if matches!(node.place, Place::Field { .. }) && handle.bytes().len() > self.max_value_size {
+            return Err(Failure::TooLarge { limit: self.max_value_size });
+        }
+        Ok(handle)
+    }
+
+    /// The open file behind a handle that was opened by this worker or [inherited](Self::inherit); its bytes never change.
     pub fn opened(&self, handle: HandleNo) -> Result<Arc<Handle>, Failure> {
         self.handles.get(handle).ok_or(Failure::BadHandle)
     }
@@ -408,6 +428,14 @@ fn mark(secret: &Secret, size: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&secret.version, secret.created, size).hash(&mut hasher);
     hasher.finish()
+}
+
+fn root_of(trees: &Trees) -> Place {
+    let root = match trees.at(&[]) {
+        Some(Hanging::Tree(id)) => tree_root(trees, id),
+        _ => None,
+    };
+    root.unwrap_or(Place::Junction(vec![]))
 }
 
 fn tree_root(trees: &Trees, id: TreeId) -> Option<Place> {

@@ -131,6 +131,7 @@ impl SecretFs {
             Ok(found) => {
                 if leases.is_known_on_demand(&shown.root).is_some() {
                     self.trees.note_on_demand(tree, found);
+                    self.inodes.note_on_demand(tree, found);
                 } else {
                     self.on_demand.refused().insert(tree, now);
                 }

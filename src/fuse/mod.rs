@@ -29,7 +29,7 @@ use fuser::{
 use tokio::sync::watch;
 
 use crate::errno::Failure;
-use crate::fs::{Attributes, Caller, HandleNo, Opened, SecretFs};
+use crate::fs::{Attributes, Caller, DirListing, Handle, HandleNo, Opened, SecretFs};
 use crate::tree::inode;
 use crate::tree::shown::KERNEL_TTL;
 use convert::{attr, errno, file_type};
@@ -155,8 +155,8 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
@@ -164,7 +164,8 @@ impl Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.fs.opened(HandleNo(handle.0)) {
+        let (ino, handle) = (ours(ino), HandleNo(handle.0));
+        let answer = move |file: Result<Arc<Handle>, Failure>| match file {
             Ok(file) => {
                 // Direct reads carry their owner (fuse_direct_io, fs/fuse/file.c); reads into the page cache do not.
                 if lock_owner.is_none() {
@@ -173,6 +174,14 @@ impl Filesystem for Adapter {
                 reply.data(file.read(offset, usize::try_from(size).unwrap_or(usize::MAX)));
             }
             Err(failure) => reply.error(errno(&failure)),
+        };
+        match self.fs.opened_at_once(ino, handle) {
+            Some(file) => answer(file),
+            None => {
+                let fs = self.fs.clone();
+                let file = async move { fs.inherit(ino, handle).await };
+                self.hand_over.answer(request, file, answer);
+            }
         }
     }
 
@@ -186,9 +195,11 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let closed = self.fs.release(HandleNo(handle.0));
+        let handle = HandleNo(handle.0);
+        let closed = self.fs.release(handle);
         reply.ok();
-        if closed.is_some_and(|file| file.was_paged())
+        // What a former worker has put into the page cache is known to nobody.
+        if (closed.is_some_and(|file| file.was_paged()) || self.fs.is_inherited(handle))
             && let Some(invalidate) = self.invalidate.get()
         {
             invalidate.pages(ino);
@@ -207,64 +218,72 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let Some(listing) = self.directories.get(handle) else {
-            return reply.error(errno(&Failure::BadHandle));
-        };
-        for (at, line) in lines(&listing).enumerate().skip(convert::index(offset)) {
-            let next = convert::offset(at + 1);
-            let full = match line {
-                Line::Dots(name, ino) => reply.add(theirs(ino), next, fuser::FileType::Directory, name),
-                Line::Entry(entry) => reply.add(theirs(entry.ino), next, file_type(entry.kind), &entry.name),
+        self.with_listing(request, ino, handle, offset, move |_, listing| {
+            let listing = match listing {
+                Ok(listing) => listing,
+                Err(failure) => return reply.error(errno(&failure)),
             };
-            if full {
-                break;
+            for (at, line) in lines(&listing).enumerate().skip(convert::index(offset)) {
+                let next = convert::offset(at + 1);
+                let full = match line {
+                    Line::Dots(name, ino) => reply.add(theirs(ino), next, fuser::FileType::Directory, name),
+                    Line::Entry(entry) => {
+                        reply.add(theirs(entry.ino), next, file_type(entry.kind), &entry.name)
+                    }
+                };
+                if full {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let Some(listing) = self.directories.get(handle) else {
-            return reply.error(errno(&Failure::BadHandle));
-        };
-        for (at, line) in lines(&listing).enumerate().skip(convert::index(offset)) {
-            let next = convert::offset(at + 1);
-            let full = match line {
-                // The kernel counts no lookup for these two (fuse_direntplus_link, fs/fuse/readdir.c).
-                Line::Dots(name, ino) => {
-                    let attributes = convert::bare_directory(ino);
-                    reply.add(theirs(ino), next, name, &Duration::ZERO, &attributes, Generation(0))
-                }
-                Line::Entry(entry) => {
-                    let attributes = self.fs.look_up_entry(ours(ino), entry);
-                    let number = theirs(attributes.ino);
-                    let (kept, attr) = (kept(&attributes), attr(&attributes));
-                    let full = reply.add(number, next, &entry.name, &kept, &attr, Generation(0));
-                    if full {
-                        // It did not fit, so the kernel never hears of it.
-                        self.fs.forget(attributes.ino, 1);
-                    }
-                    full
-                }
+        self.with_listing(request, ino, handle, offset, move |fs, listing| {
+            let listing = match listing {
+                Ok(listing) => listing,
+                Err(failure) => return reply.error(errno(&failure)),
             };
-            if full {
-                break;
+            for (at, line) in lines(&listing).enumerate().skip(convert::index(offset)) {
+                let next = convert::offset(at + 1);
+                let full = match line {
+                    // The kernel counts no lookup for these two (fuse_direntplus_link, fs/fuse/readdir.c).
+                    Line::Dots(name, ino) => {
+                        let attributes = convert::bare_directory(ino);
+                        reply.add(theirs(ino), next, name, &Duration::ZERO, &attributes, Generation(0))
+                    }
+                    Line::Entry(entry) => {
+                        let attributes = fs.look_up_entry(ours(ino), entry);
+                        let number = theirs(attributes.ino);
+                        let (kept, attr) = (kept(&attributes), attr(&attributes));
+                        let full = reply.add(number, next, &entry.name, &kept, &attr, Generation(0));
+                        if full {
+                            // It did not fit, so the kernel never hears of it.
+                            fs.forget(attributes.ino, 1);
+                        }
+                        full
+                    }
+                };
+                if full {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn releasedir(
@@ -311,6 +330,29 @@ impl Filesystem for Adapter {
             }
             Err(failure) => reply.error(errno(&failure)),
         }
+    }
+}
+
+impl Adapter {
+    /// The listing of an open directory for who reads it from `offset` on; listed anew, where another worker opened it.
+    fn with_listing(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        answer: impl FnOnce(&SecretFs, Result<Arc<DirListing>, Failure>) + Send + 'static,
+    ) {
+        if let Some(listing) = self.directories.get(handle) {
+            return answer(&self.fs, listing);
+        }
+        let (fs, directories) = (self.fs.clone(), self.directories.clone());
+        let listing = async move {
+            let listing = fs.list(ours(ino)).await?;
+            directories.keep(handle, listing, offset)
+        };
+        let fs = self.fs.clone();
+        self.hand_over.answer(request, listing, move |listing| answer(&fs, listing));
     }
 }
 

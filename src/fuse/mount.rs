@@ -70,7 +70,7 @@ pub fn mount(fs: Arc<SecretFs>, at: &Path, options: &Options, runtime: Handle) -
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
         unanswered: Unanswered::new(options.deadline),
-        directories: Directories::default(),
+        directories: Directories::of(fs.epoch()),
         invalidate: Arc::clone(&invalidate),
         own: own.clone(),
         over: over.clone(),

@@ -1,16 +1,22 @@
 //! Owns inode numbers: which number stands for what, and for how long the kernel remembers it.
 //! Does not know attributes or values.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::SystemTime;
+
+use siphasher::sip::SipHasher13;
 
 use super::TreeId;
+use super::edition::{Edition, Editions};
+use super::journal::{Inherited, Journal};
 use super::shown::Shown;
 use crate::cache::{Bookmark, SecretRef};
 use crate::clock::Moment;
 use crate::number_hash::BuildNumberHash;
 use crate::render::View;
+use crate::secret::Version;
 
 /// An inode number. The root is 1 (FUSE_ROOT_ID, linux/fuse.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,11 +111,15 @@ pub struct FileNode {
     pub bookmark: Bookmark,
     /// What the kernel knows of it.
     pub shown: Shown,
+    /// Which versions of it were opened.
+    pub editions: Editions,
 }
 
 impl Node {
-    fn new(ino: INodeNo, parent: INodeNo, place: Place, key: &RandomState) -> Self {
-        let secret = key.hash_one(place.of());
+    fn new(ino: INodeNo, parent: INodeNo, place: Place, key: &SipHasher13) -> Self {
+        let mut hasher = *key;
+        place.of().hash(&mut hasher);
+        let secret = hasher.finish();
         let file = place.is_file().then(Box::default);
         Self { ino, parent, place, secret, file }
     }
@@ -121,10 +131,13 @@ impl Node {
 }
 
 /// All inodes that the kernel knows. Numbers are a keyed hash of the place, so one place keeps its number while the
-/// process lives, however often it is forgotten, and nobody outside can make two places collide on purpose.
+/// mount lives, however often it is forgotten, and nobody outside can make two places collide on purpose. With a journal the
+/// next worker knows the same.
 pub struct INodeTable {
-    key: RandomState,
-    /// Guards the maps of known inodes; held for map operations only.
+    key: SipHasher13,
+    /// Written to under the lock below: an entry for writing, an edition for reading, which keeps a new snapshot away.
+    journal: Option<Journal>,
+    /// Guards the maps of known inodes; held for map operations, and while the journal is written.
     known: RwLock<KnownINodes>,
 }
 
@@ -133,32 +146,113 @@ struct KnownINodes {
     by_number: HashMap<INodeNo, Known, BuildNumberHash>,
     /// The files (fields, views) among them, each after the number of its directory.
     files: BTreeSet<(INodeNo, INodeNo)>,
+    /// Of which trees it was recorded whether their secrets are made on demand.
+    trees: BTreeMap<usize, bool>,
 }
 
 struct Known {
     node: Arc<Node>,
+    /// As counted by this worker.
     lookups: u64,
+    /// Whether a former worker has counted more, nobody knows how many.
+    inherited: bool,
 }
 
 impl INodeTable {
     /// A table that knows the root only.
     pub fn new(root: Place) -> Self {
-        let key = RandomState::new();
+        let half = || RandomState::new().hash_one(());
+        Self::of(root, SipHasher13::new_with_keys(half(), half()), None, Inherited::default())
+    }
+
+    /// A table that knows the root and what former workers knew, and tells the next one.
+    pub fn with_journal(root: Place, mut journal: Journal) -> Self {
+        let (key, inherited) = (SipHasher13::new_with_key(&journal.key()), journal.take_inherited());
+        Self::of(root, key, Some(journal), inherited)
+    }
+
+    fn of(root: Place, key: SipHasher13, journal: Option<Journal>, inherited: Inherited) -> Self {
         let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root, &key));
         let mut known = KnownINodes::default();
-        known.by_number.insert(INodeNo::ROOT, Known { node, lookups: 1 });
-        Self { key, known: RwLock::new(known) }
+        known.by_number.insert(INodeNo::ROOT, Known { node, lookups: 1, inherited: false });
+        for left in inherited.nodes {
+            let mut node = Node::new(left.ino, left.parent, left.place, &key);
+            if let Some(file) = &mut node.file {
+                file.editions = Editions::inherited(left.editions);
+                known.files.insert((left.parent, left.ino));
+            }
+            known.by_number.insert(left.ino, Known { node: Arc::new(node), lookups: 0, inherited: true });
+        }
+        known.trees = inherited.trees.into_iter().map(|(tree, on_demand)| (tree.0, on_demand)).collect();
+        Self { key, journal, known: RwLock::new(known) }
+    }
+
+    /// Of which trees former workers knew whether their secrets are made on demand.
+    pub fn trees(&self) -> Vec<(TreeId, bool)> {
+        self.read().trees.iter().map(|(tree, on_demand)| (TreeId(*tree), *on_demand)).collect()
+    }
+
+    /// Tells the next worker whether the secrets of a tree are made on demand.
+    pub fn note_on_demand(&self, tree: TreeId, on_demand: bool) {
+        let Some(journal) = &self.journal else { return };
+        let mut known = self.write();
+        if known.trees.insert(tree.0, on_demand) != Some(on_demand) {
+            journal.tree(tree, on_demand);
+        }
+    }
+
+    /// The how-manieth worker of the journal this is; 1 where there is none.
+    pub fn worker(&self) -> u32 {
+        self.journal.as_ref().map_or(1, Journal::worker)
+    }
+
+    /// The number of the edition of a file that is being opened, for its handle; 0 where the next worker could not have it
+    /// again. The first open of a version writes, all others only look.
+    pub fn edition(&self, node: &Node, version: &Version, created: Option<SystemTime>, size: u64) -> u32 {
+        let (Some(journal), Some(file)) = (&self.journal, &node.file) else { return 0 };
+        // What is known of a secret tells times, so it is never the same again.
+        if version.as_str().is_empty() || matches!(node.place, Place::View { view: View::Meta, .. }) {
+            return 0;
+        }
+        let number = file.editions.number(version, created, size);
+        if number != 0 {
+            return number;
+        }
+        let opened = Edition { number: 0, version: version.clone(), created, size };
+        let known = self.read();
+        let number = file.editions.number_or(opened, |edition| journal.edition(node.ino, edition));
+        drop(known);
+        if journal.has_grown() {
+            self.compact(&self.write());
+        }
+        number
+    }
+
+    /// Writes the journal anew, where that is due still.
+    fn compact(&self, known: &KnownINodes) {
+        if let Some(journal) = self.journal.as_ref().filter(|journal| journal.has_grown()) {
+            let trees = known.trees.iter().map(|(tree, on_demand)| (TreeId(*tree), *on_demand));
+            journal.compact(known.by_number.values().map(|known| &*known.node), trees);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, KnownINodes> {
+        self.known.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, KnownINodes> {
+        self.known.write().unwrap_or_else(|e| e.into_inner())
     }
 
     /// The node of a number that the kernel holds.
     pub fn get(&self, ino: INodeNo) -> Option<Arc<Node>> {
-        let known = self.known.read().unwrap_or_else(|e| e.into_inner());
+        let known = self.read();
         known.by_number.get(&ino).map(|known| known.node.clone())
     }
 
     /// The files (fields, views) that the kernel holds and that were found in this directory, which it need not hold.
     pub fn files_in(&self, directory: INodeNo) -> Vec<Arc<Node>> {
-        let known = self.known.read().unwrap_or_else(|e| e.into_inner());
+        let known = self.read();
         let files = known.files.range((directory, INodeNo(0))..=(directory, INodeNo(u64::MAX)));
         files.filter_map(|(_, ino)| known.by_number.get(ino).map(|known| known.node.clone())).collect()
     }
@@ -166,21 +260,18 @@ impl INodeTable {
     /// The number that `place` has or would get, without remembering it: for readdir(3), which is not a lookup.
     pub fn number(&self, place: &Place) -> INodeNo {
         // 0 means "no inode" and 1 is the root.
-        INodeNo(self.key.hash_one(place).max(2))
+        let mut hasher = self.key;
+        feed(place, &mut hasher);
+        INodeNo(hasher.finish().max(2))
     }
 
     /// Counts one lookup of `place` and returns its node; the kernel gives the count back with forget.
     pub fn look_up(&self, parent: INodeNo, place: Place) -> Arc<Node> {
         let mut ino = self.number(&place);
-        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
-        let KnownINodes { by_number, files } = &mut *known;
+        let mut known = self.write();
+        let KnownINodes { by_number, files, .. } = &mut *known;
         loop {
-            let slot = by_number.entry(ino).or_insert_with(|| {
-                if place.is_file() {
-                    files.insert((parent, ino));
-                }
-                Known { node: Arc::new(Node::new(ino, parent, place.clone(), &self.key)), lookups: 0 }
-            });
+            let Some(slot) = by_number.get_mut(&ino) else { break };
             if slot.node.place == place {
                 slot.lookups += 1;
                 return slot.node.clone();
@@ -188,33 +279,80 @@ impl INodeTable {
             // Two places with one hash: the later one moves on.
             ino = INodeNo(ino.0.wrapping_add(1).max(2));
         }
+        let node = Arc::new(Node::new(ino, parent, place, &self.key));
+        // Before anybody can know of it.
+        if let Some(journal) = &self.journal {
+            journal.node(&node);
+        }
+        if node.file.is_some() {
+            files.insert((parent, ino));
+        }
+        by_number.insert(ino, Known { node: node.clone(), lookups: 1, inherited: false });
+        self.compact(&known);
+        node
     }
 
-    /// The kernel dropped `lookups` of its references.
+    /// The kernel dropped `lookups` of its references. Those that a former worker was given are not counted: the kernel drops
+    /// all at once, so it has forgotten the inode when it drops more than this worker gave. One that it might hold still is
+    /// kept.
     pub fn forget(&self, ino: INodeNo, lookups: u64) {
         if ino == INodeNo::ROOT {
             return;
         }
-        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
-        let KnownINodes { by_number, files } = &mut *known;
+        let mut known = self.write();
+        let KnownINodes { by_number, files, .. } = &mut *known;
         let Some(slot) = by_number.get_mut(&ino) else { return };
-        slot.lookups = slot.lookups.saturating_sub(lookups);
-        if slot.lookups > 0 {
+        let is_held = if slot.inherited { lookups <= slot.lookups } else { lookups < slot.lookups };
+        if is_held {
+            slot.lookups -= lookups;
             return;
         }
         files.remove(&(slot.node.parent, ino));
         by_number.remove(&ino);
+        if let Some(journal) = &self.journal {
+            journal.gone(ino);
+        }
+        self.compact(&known);
     }
 
     /// How many inodes the kernel holds, the root included.
     pub fn len(&self) -> usize {
-        self.known.read().unwrap_or_else(|e| e.into_inner()).by_number.len()
+        self.read().by_number.len()
     }
 
     /// Never: the root is always known.
     pub fn is_empty(&self) -> bool {
         false
     }
+}
+
+/// A place in bytes, each different from all others: what the numbers are a hash of in this and all later programs.
+fn feed(place: &Place, hasher: &mut SipHasher13) {
+    let mut text = |text: &str| {
+        hasher.write(&(text.len() as u64).to_le_bytes());
+        hasher.write(text.as_bytes());
+    };
+    let (kind, own): (u8, &str) = match place {
+        Place::Junction(names) => {
+            names.iter().for_each(|name| text(name));
+            (0, "")
+        }
+        Place::Directory { .. } => (1, ""),
+        Place::Versions { .. } => (2, ""),
+        Place::Field { field, .. } => (3, field),
+        Place::View { view, .. } => (4, view.name()),
+    };
+    text(own);
+    if let Some((tree, of)) = place.shown() {
+        for segment in of.path.segments() {
+            text(segment);
+        }
+        text(of.version.as_ref().map_or("", |version| version.as_str()));
+        let numbers = [u64::from(of.version.is_some()), tree.0 as u64];
+        let numbers = numbers.into_iter().chain([of.source.0.into(), of.demand.0.into()]);
+        numbers.for_each(|number| hasher.write(&number.to_le_bytes()));
+    }
+    hasher.write_u8(kind);
 }
 
 #[cfg(test)]

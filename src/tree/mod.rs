@@ -1,7 +1,9 @@
 //! Owns names: where each tree hangs in the mount, what an inode number stands for, how names are spelled.
 //! Does not know values, what is held of them or the kernel's requests; it is pure.
 
+pub mod edition;
 pub mod inode;
+pub mod journal;
 pub mod name;
 pub mod promises;
 pub mod shown;

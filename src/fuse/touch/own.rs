@@ -13,7 +13,7 @@ use super::super::ours;
 use crate::fs::{Known, SecretFs, Touch};
 
 /// The handle of every file that the thread opens: nothing is behind it, and no program is ever given it (handles of
-/// programs begin at 1).
+/// programs name their worker, which is never 0).
 const NOTHING: FileHandle = FileHandle(0);
 
 /// Who the touching thread is and what it is about to do. What it causes is answered from here and from what is held: it must
