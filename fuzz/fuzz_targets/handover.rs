@@ -22,7 +22,8 @@ static FORM: LazyLock<Form> = LazyLock::new(|| {
     let bytes = runtime().block_on(async {
         let mut bytes = Vec::new();
         let patience = std::time::Duration::from_secs(1);
-        let mut paused = pause(&worker.cache, &worker.leases, patience).await.expect("nothing is on its way");
+        let mut paused =
+            pause(&worker.cache, &worker.leases, &worker.fs, patience).await.expect("nothing is on its way");
         paused.send(&mut bytes, &OURS).expect("there is room");
         bytes
     });
@@ -76,7 +77,7 @@ fuzz_target!(|input: &[u8]| {
         let worker = world.worker();
         let counts = state.counts();
         runtime.block_on(async {
-            state.install(&worker.cache, &worker.leases).await;
+            worker.fs.import(state.install(&worker.cache, &worker.leases).await);
             worker.live(&world).await;
         });
         assert!(counts.leases <= stream.len());

@@ -1,16 +1,21 @@
 //! Owns the worlds in which fuzz targets live: backends in memory, workers over them, what is done with what was taken in.
 //! Does not know the fuzzer.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secretfs::access::Permissions;
 use secretfs::backend::faulty::Faulty;
 use secretfs::backend::mint::{Mint, Role};
 use secretfs::cache::{Limits, SecretCache, SecretRef, Source, SourceId};
 use secretfs::clock::Clock;
+use secretfs::fs::{Caller, SecretFs};
 use secretfs::handover::Fingerprint;
 use secretfs::leases::Leases;
 use secretfs::path::BackendPath;
+use secretfs::tree::inode::INodeNo;
+use secretfs::tree::{Tree, Trees};
 
 /// The configuration of all workers.
 pub const OURS: Fingerprint = [7; 32];
@@ -28,6 +33,7 @@ pub struct World {
 pub struct Worker {
     pub cache: Arc<SecretCache>,
     pub leases: Arc<Leases>,
+    pub fs: Arc<SecretFs>,
 }
 
 impl Default for World {
@@ -50,7 +56,15 @@ impl World {
         let kept = Source { name: "kept".into(), backend: self.kept.clone() };
         let made = Source { name: "made".into(), backend: self.mint.clone() };
         let cache = Arc::new(SecretCache::new(vec![kept, made], Limits::default(), self.clock.clone()));
-        Worker { leases: Arc::new(Leases::plain(cache.clone())), cache }
+        let leases = Arc::new(Leases::plain(cache.clone()));
+        let permissions = Permissions { uid: 7, gid: 8, file_mode: 0o400 };
+        let tree = |number, name: &str| {
+            let root = SecretRef::current(SourceId(number), BackendPath::root());
+            Tree::of_place(vec![name.to_owned()], root, permissions)
+        };
+        let trees = Trees::new(vec![tree(0, "kept"), tree(1, "made")]);
+        let fs = Arc::new(SecretFs::new(trees, cache.clone(), 1024).with_leases(leases.clone()));
+        Worker { cache, leases, fs }
     }
 }
 
@@ -64,6 +78,13 @@ impl Worker {
         self.cache.want(&kept("a"));
         self.work().await;
         self.leases.is_on_demand(&made()).await.expect("it is there");
+        for path in [["kept", "a", "value"], ["kept", "a", ".json"]] {
+            let mut at = INodeNo::ROOT;
+            for name in path {
+                at = self.fs.lookup(at, OsStr::new(name)).await.expect("it is there").ino;
+            }
+            self.fs.open(at, Caller(0)).await.expect("it is there");
+        }
         for _ in 0..3 {
             let of = made();
             let replace = self.leases.replace(&of);

@@ -5,11 +5,16 @@
 //! last is [`Frame::End`]. Numbers are little-endian. Both sides are the same program or neighbours of it: whatever changes in a
 //! carried type changes [`VERSION`], and another version is refused.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::backend::tokens::CarriedTokens;
 use crate::cache::{CarriedSlot, SourceId, Watched};
+use crate::carried::Carried;
+use crate::fs::CarriedHandle;
 use crate::leases::{CarriedLease, CarriedLeft, CarriedNature};
+use crate::secret::Secret;
 
 /// What the stream begins with.
 pub(super) const MAGIC: &[u8; 8] = b"secretfs";
@@ -35,6 +40,10 @@ pub(super) enum Frame {
     Slot(CarriedSlot),
     /// What those who watch files know.
     Watched(Watched),
+    /// What files are open in, one after the other.
+    Secret(Carried<Arc<Secret>>),
+    /// An open file.
+    File(CarriedHandle),
     /// Nothing follows; so many frames came before.
     End(u64),
 }

@@ -21,6 +21,7 @@ pub use stream::{receive_from, send_over};
 
 use crate::backend::tokens::CarriedTokens;
 use crate::cache::{SecretCache, SourceId};
+use crate::fs::SecretFs;
 use crate::leases::Leases;
 
 /// What the configuration is known by: the state of a mount with another one is refused.
@@ -58,13 +59,16 @@ pub struct Counts {
     pub left_behind: usize,
     /// Backends whose tokens went.
     pub tokens: usize,
+    /// Open files.
+    pub files: usize,
 }
 
-/// A mount that stands still: what is held is served, nothing new comes in, no lease is made, renewed or given back, nobody logs
-/// in. Dropped, all goes on.
+/// A mount that stands still: what is open can be read, but nothing is opened or closed, nothing new comes in, no lease is made,
+/// renewed or given back, nobody logs in; who wants any of that waits. Dropped, all goes on.
 pub struct Paused {
     cache: Arc<SecretCache>,
     leases: Arc<Leases>,
+    fs: Arc<SecretFs>,
     tokens: Vec<(SourceId, CarriedTokens)>,
 }
 
@@ -75,9 +79,11 @@ pub struct Paused {
 pub async fn pause(
     cache: &Arc<SecretCache>,
     leases: &Arc<Leases>,
+    fs: &Arc<SecretFs>,
     limit: Duration,
 ) -> Result<Paused, Problem> {
-    let mut paused = Paused { cache: cache.clone(), leases: leases.clone(), tokens: vec![] };
+    let (cache, leases, fs) = (cache.clone(), leases.clone(), fs.clone());
+    let mut paused = Paused { cache: cache.clone(), leases: leases.clone(), fs: fs.clone(), tokens: vec![] };
     let late = |what| Problem::Busy { what, limit };
     if !leases.pause(limit).await {
         return Err(late("making or giving back a lease"));
@@ -88,11 +94,14 @@ pub async fn pause(
     let tokens = tokio::time::timeout(limit, tokens).await.map_err(|_| late("a login"))?;
     let tokens = tokens.into_iter().enumerate();
     paused.tokens = tokens.filter_map(|(at, tokens)| Some((SourceId::new(at), tokens?))).collect();
+    // Last: the waits of those who open and close are the shortest.
+    fs.pause();
     Ok(paused)
 }
 
 impl Drop for Paused {
     fn drop(&mut self) {
+        self.fs.resume();
         self.cache.backends().iter().for_each(|backend| backend.resume());
         self.cache.resume();
         self.leases.resume();

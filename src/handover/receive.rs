@@ -8,6 +8,7 @@ use super::{Counts, Fingerprint};
 use crate::backend::Kind;
 use crate::backend::tokens::CarriedTokens;
 use crate::cache::{CarriedSlot, SecretCache, SecretRef, SourceId, Watched};
+use crate::fs::CarriedFiles;
 use crate::leases::{CarriedBook, Leases};
 use crate::secret::erase_stack_below;
 
@@ -65,6 +66,7 @@ pub struct State {
     book: CarriedBook,
     slots: Vec<CarriedSlot>,
     watched: Vec<Watched>,
+    files: CarriedFiles,
 }
 
 /// Reads a whole state, for a mount over `cache` and `leases`, which are not touched. May block for as long as `from` does.
@@ -169,6 +171,13 @@ impl State {
                 made(&nature.0)?;
                 self.book.natures.push(nature);
             }
+            Frame::Secret(secret) => self.files.secrets.push(secret),
+            Frame::File(file) => {
+                if !file.is_sound(&self.files.secrets) {
+                    return Err(Refused::Unknown);
+                }
+                self.files.handles.push(file);
+            }
             Frame::Slot(slot) => {
                 known(slot.of())?;
                 if !slot.is_sound() {
@@ -193,11 +202,14 @@ impl State {
             leases: self.book.leases.len(),
             left_behind: self.book.left.len(),
             tokens: self.tokens.len(),
+            files: self.files.handles.len(),
         }
     }
 
-    /// Has a mount hold all of it, before anybody asks it for anything. No backend is asked.
-    pub async fn install(self, cache: &SecretCache, leases: &Leases) {
+    /// Has a mount hold all of it, before anybody asks it for anything. No backend is asked. What was open comes back: a
+    /// filesystem that knows the inodes of the worker before takes it ([`crate::fs::SecretFs::import`]).
+    #[must_use = "what is open would be closed"]
+    pub async fn install(self, cache: &SecretCache, leases: &Leases) -> CarriedFiles {
         // Leases hang on tokens.
         for (source, tokens) in self.tokens {
             if let Some(source) = cache.source(source) {
@@ -206,5 +218,6 @@ impl State {
         }
         leases.import(self.book);
         cache.import(self.slots, self.watched).await;
+        self.files
     }
 }

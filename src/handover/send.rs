@@ -68,6 +68,14 @@ impl Paused {
             frames.must_write(&Frame::Left(left), "the name of a lease")?;
             counts.left_behind += 1;
         }
+        let files = self.fs.export();
+        for secret in files.secrets {
+            frames.must_write(&Frame::Secret(secret), "a secret whose files are open")?;
+        }
+        for file in files.handles {
+            frames.must_write(&Frame::File(file), "an open file")?;
+            counts.files += 1;
+        }
         for nature in book.natures {
             frames.write(&Frame::Nature(nature))?;
         }

@@ -2,6 +2,7 @@
 //! Does not know processes or sockets of a mount.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod files;
 mod refusals;
 mod same;
 mod still;
@@ -9,6 +10,7 @@ mod still;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Permissions;
 use crate::backend::faulty::Faulty;
 use crate::backend::mint::{Mint, Role};
 use crate::cache::{Limits, SecretCache, SecretRef, Source, SourceId};
@@ -16,6 +18,7 @@ use crate::clock::Clock;
 use crate::freshness::Freshness;
 use crate::leases::Leases;
 use crate::path::BackendPath;
+use crate::tree::{Tree, Trees};
 
 use super::*;
 
@@ -33,6 +36,7 @@ struct World {
 struct Worker {
     cache: Arc<SecretCache>,
     leases: Arc<Leases>,
+    fs: Arc<SecretFs>,
 }
 
 impl World {
@@ -50,7 +54,7 @@ impl World {
         let freshness = Freshness { max_stale: Duration::from_secs(120), ..Freshness::default() };
         let limits = Limits { freshness, ..Limits::default() };
         let cache = Arc::new(SecretCache::new(vec![kept, made], limits, self.clock.clone()));
-        Worker { leases: Arc::new(Leases::plain(cache.clone())), cache }
+        Worker::over(cache)
     }
 
     /// How often the backends were asked for anything.
@@ -60,15 +64,36 @@ impl World {
 }
 
 impl Worker {
+    fn over(cache: Arc<SecretCache>) -> Self {
+        let leases = Arc::new(Leases::plain(cache.clone()));
+        let permissions = Permissions { uid: 7, gid: 8, file_mode: 0o400 };
+        let sources = (0..).map(SourceId::new).map_while(|id| Some((id, cache.source(id)?)));
+        let trees = sources.map(|(id, source)| {
+            let root = SecretRef::current(id, BackendPath::root());
+            Tree::of_place(vec![source.name.clone()], root, permissions)
+        });
+        let fs = SecretFs::new(Trees::new(trees.collect()), cache.clone(), 1024);
+        let fs = Arc::new(fs.with_leases(leases.clone()));
+        Self { cache, leases, fs }
+    }
+
+    async fn pause(&self) -> Paused {
+        pause(&self.cache, &self.leases, &self.fs, PATIENCE).await.unwrap()
+    }
+
     async fn export(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut paused = pause(&self.cache, &self.leases, PATIENCE).await.unwrap();
+        let mut paused = self.pause().await;
         paused.send(&mut bytes, &OURS).unwrap();
         bytes
     }
 
     fn receive(&self, mut bytes: &[u8]) -> Result<State, Refused> {
         receive(&mut bytes, &OURS, &self.cache, &self.leases)
+    }
+
+    async fn take_over(&self, bytes: &[u8]) {
+        self.fs.import(self.receive(bytes).unwrap().install(&self.cache, &self.leases).await);
     }
 
     /// Whether nothing is held.

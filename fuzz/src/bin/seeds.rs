@@ -40,7 +40,8 @@ fn handed_over(worker: &Worker) -> Vec<u8> {
     runtime().block_on(async {
         let mut bytes = Vec::new();
         let patience = Duration::from_secs(1);
-        let mut paused = pause(&worker.cache, &worker.leases, patience).await.expect("nothing is on its way");
+        let mut paused =
+            pause(&worker.cache, &worker.leases, &worker.fs, patience).await.expect("nothing is on its way");
         paused.send(&mut bytes, &OURS).expect("there is room");
         bytes
     })

@@ -97,7 +97,7 @@ fn what_is_about_a_backend_or_a_way_of_asking_that_is_not_there_is_refused() {
     let other = World::new();
     let kept = Source { name: "kept".into(), backend: other.kept.clone() };
     let cache = Arc::new(SecretCache::new(vec![kept], Limits::default(), other.clock.clone()));
-    let one = Worker { leases: Arc::new(Leases::plain(cache.clone())), cache };
+    let one = Worker::over(cache);
     assert_eq!(refused(&one, &bytes), Refused::Unknown);
     drop(state);
 }
@@ -111,7 +111,7 @@ fn a_socket_that_gives_nothing_is_given_up_and_one_that_does_gives_all() {
         let limit = Duration::from_millis(50);
         let nothing = receive_from(&theirs, &OURS, &new.cache, &new.leases, limit).unwrap_err();
         assert_eq!(nothing, Refused::Stream(io::ErrorKind::TimedOut));
-        let mut paused = pause(&old.cache, &old.leases, PATIENCE).await.unwrap();
+        let mut paused = old.pause().await;
         let sending = std::thread::spawn(move || send_over(&mut paused, &ours, &OURS, PATIENCE).unwrap());
         let state = receive_from(&theirs, &OURS, &new.cache, &new.leases, PATIENCE).unwrap();
         assert_eq!(state.counts(), sending.join().unwrap());
@@ -148,7 +148,7 @@ proptest! {
                 }
                 Ok(state) => {
                     let counts = state.counts();
-                    state.install(&worker.cache, &worker.leases).await;
+                    worker.fs.import(state.install(&worker.cache, &worker.leases).await);
                     live_with(&worker, &world, passed).await;
                     assert!(counts.leases <= 2);
                 }

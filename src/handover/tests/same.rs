@@ -94,7 +94,7 @@ async fn compare(ops: &[Op], later: &[(u64, usize)]) {
     old.cache.drop_emptied().await;
     let asked = world.asked();
     let new = world.worker();
-    new.receive(&old.export().await).unwrap().install(&new.cache, &new.leases).await;
+    new.take_over(&old.export().await).await;
     assert_eq!(world.asked(), asked, "a handover asks nobody");
     let counted = ops.iter().any(|op| matches!(op, Op::Count(_)));
     let mut read = [false; PATHS.len()];
@@ -152,7 +152,7 @@ async fn what_is_served_stale_without_asking_still_is() {
     world.clock.advance(Duration::from_secs(61));
     old.cache.secret(&kept("a")).await.unwrap();
     let new = world.worker();
-    new.receive(&old.export().await).unwrap().install(&new.cache, &new.leases).await;
+    new.take_over(&old.export().await).await;
     let asked = world.asked();
     let stale = new.cache.secret(&kept("a")).await.unwrap();
     assert!(new.cache.is_stale(&stale));
@@ -166,7 +166,7 @@ async fn who_watches_is_told_of_what_changed_after_the_handover_too() {
     let world = World::new();
     let old = warm(&world).await;
     let new = world.worker();
-    new.receive(&old.export().await).unwrap().install(&new.cache, &new.leases).await;
+    new.take_over(&old.export().await).await;
     let mut news = new.cache.subscribe();
     // Not held any more when it changes.
     new.cache.flush();
@@ -192,7 +192,7 @@ async fn leases_go_on_and_are_all_given_back_by_the_next_worker() {
     let world = World::new();
     let old = warm(&world).await;
     let new = world.worker();
-    new.receive(&old.export().await).unwrap().install(&new.cache, &new.leases).await;
+    new.take_over(&old.export().await).await;
     let asked = world.asked();
     assert_eq!(told(&new.leases), told(&old.leases));
     new.open(&made("role")).await;

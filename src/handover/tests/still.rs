@@ -25,7 +25,7 @@ async fn what_is_held_is_served_and_nothing_else_is_taken_in_until_all_goes_on()
     let world = World::new();
     let worker = warm(&world).await;
     world.kept.put("new", &[("value", b"canary-new")]);
-    let paused = pause(&worker.cache, &worker.leases, PATIENCE).await.unwrap();
+    let paused = worker.pause().await;
     let asked = world.asked();
     assert!(worker.cache.secret(&kept("a")).await.is_ok());
     assert!(!is_ready(worker.cache.secret(&kept("new"))).await);
@@ -47,7 +47,7 @@ async fn an_answer_that_was_on_its_way_is_shown_to_nobody_while_the_state_is_sen
     let cache = worker.cache.clone();
     let refresh = tokio::spawn(async move { cache.refresh(&kept("a")).await });
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let paused = pause(&worker.cache, &worker.leases, PATIENCE).await.unwrap();
+    let paused = worker.pause().await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!refresh.is_finished());
     let shown = worker.cache.secret(&kept("a")).await.unwrap();
@@ -61,7 +61,7 @@ async fn no_lease_is_made_renewed_or_given_back_until_all_goes_on() {
     let world = World::new();
     let worker = warm(&world).await;
     world.mint.role("other", Role::default());
-    let paused = pause(&worker.cache, &worker.leases, PATIENCE).await.unwrap();
+    let paused = worker.pause().await;
     let asked = world.asked();
     let (other, role) = (made("other"), made("role"));
     let opening = worker.leases.open(&other);
@@ -88,13 +88,13 @@ async fn a_lease_on_its_way_is_waited_for_and_goes_too() {
     let opening = worker.open(&other);
     let pausing = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        pause(&worker.cache, &worker.leases, PATIENCE).await.unwrap()
+        worker.pause().await
     };
     let ((), mut paused) = tokio::join!(opening, pausing);
     let mut bytes = Vec::new();
     assert_eq!(paused.send(&mut bytes, &OURS).unwrap().leases, 2);
     let new = world.worker();
-    new.receive(&bytes).unwrap().install(&new.cache, &new.leases).await;
+    new.take_over(&bytes).await;
     assert!(new.leases.current(&other).is_some());
 }
 
@@ -108,7 +108,7 @@ async fn a_lease_that_is_not_made_in_time_ends_the_handover_and_nothing_else() {
     let opening = worker.open(&other);
     let pausing = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let busy = pause(&worker.cache, &worker.leases, PATIENCE).await.err().unwrap();
+        let busy = pause(&worker.cache, &worker.leases, &worker.fs, PATIENCE).await.err().unwrap();
         assert!(busy.to_string().contains("did not end within 5s"), "{busy}");
     };
     tokio::join!(opening, pausing);
@@ -128,7 +128,7 @@ async fn who_cannot_take_it_in_is_told_of_and_all_goes_on() {
     }
     let world = World::new();
     let worker = warm(&world).await;
-    let mut paused = pause(&worker.cache, &worker.leases, PATIENCE).await.unwrap();
+    let mut paused = worker.pause().await;
     assert!(matches!(paused.send(&mut Full, &OURS), Err(Problem::Stream(io::ErrorKind::BrokenPipe))));
     drop(paused);
     assert_eq!(worker.cache.secret(&kept("nothing")).await.unwrap_err(), Error::NotFound);
