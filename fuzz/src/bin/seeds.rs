@@ -1,6 +1,9 @@
 //! Owns the seeds of the fuzz targets: what real workers hand over and write down, in the form that each target takes.
 //! Does not know the fuzzer. `seeds FOLDER` makes `FOLDER/handover` and `FOLDER/ledger`.
 
+// What counts edges is linked in with the fuzzer.
+use libfuzzer_sys as _;
+
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +17,7 @@ fn main() {
     let folder = Path::new(&folder);
     let world = World::default();
     let files = secretfs::record::make("seed").expect("a memory file");
-    let read = files[1].try_clone().expect("a descriptor");
+    let read = files[0].try_clone().expect("a descriptor");
     let worker = world.worker();
     worker.leases.keep_ledger(read_ledger(files));
     runtime().block_on(worker.warm(&world));
@@ -27,7 +30,7 @@ fn main() {
     });
     // Without the end.
     let frames = &frames[..frames.len() - 1];
-    write(&folder.join("handover"), &[empty, whole], frames);
+    write(&folder.join("handover"), &[empty, whole.clone()], frames);
     let ledger = content(read);
     let frames = split(&ledger, |bytes| {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
