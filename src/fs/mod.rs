@@ -126,11 +126,12 @@ impl SecretFs {
     /// The same filesystem, which knows what the kernel was told by former workers and tells the next one.
     #[must_use]
     pub fn with_journal(self, journal: Journal) -> Self {
+        let mounted = journal.begun();
         let inodes = INodeTable::with_journal(root_of(&self.trees), journal);
         for (tree, on_demand) in inodes.trees() {
             self.trees.note_on_demand(tree, on_demand);
         }
-        Self { handles: Handles::of(Epoch::of(inodes.worker())), inodes, ..self }
+        Self { handles: Handles::of(Epoch::of(inodes.worker())), inodes, mounted, ..self }
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).

@@ -103,7 +103,9 @@ async fn an_open_file_has_the_same_bytes_after_a_kill_whether_it_was_rotated_or_
     let mut mount = kept();
     mount.backend.put("a", &[("k", b"canary-1"), ("other", b"canary")]);
     let (file, view) = (mount.open("all/a/k").await, mount.open("all/a/.json").await);
+    let root = mount.fs.attributes(INodeNo::ROOT, None).await;
     mount.kill();
+    assert_eq!(mount.fs.attributes(INodeNo::ROOT, None).await, root, "its times too");
     assert_eq!(mount.read(file).await.unwrap(), b"canary-1");
     assert_eq!(mount.walk("all/a/k").await.unwrap(), file.0);
     mount.backend.put("a", &[("k", b"canary-2")]);

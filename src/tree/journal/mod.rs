@@ -9,6 +9,7 @@ mod wire;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use super::TreeId;
 use super::edition::{Edition, LAST, MOST};
@@ -23,6 +24,7 @@ pub struct Journal {
     record: Record<Entry>,
     key: [u8; 16],
     worker: u32,
+    begun: SystemTime,
     next_edition: AtomicU32,
     inherited: Inherited,
 }
@@ -53,16 +55,20 @@ impl Journal {
     }
 
     /// Takes over what the last worker has left, if that was one of this configuration and format. Else it begins anew, and the
-    /// second of the two says why.
+    /// second of the two says why. That worker must be gone, or do nothing any more that the kernel asks of it: what it records
+    /// from then on nobody will read.
     pub fn open(files: [OwnedFd; 2], configuration: [u8; 32]) -> (Self, Result<(), Refused>) {
         let mut opening = Opening::read(files, configuration);
-        let (inherited, next_edition) = match Left::read(opening.take_entries()) {
-            Ok(left) => left.sorted(),
-            Err(why) => {
-                opening = opening.refuse(why);
-                Left::default().sorted()
-            }
-        };
+        let mut refusal = None;
+        let left = Left::read(opening.take_entries()).unwrap_or_else(|why| {
+            refusal = Some(why);
+            Left::default()
+        });
+        if let Some(why) = refusal {
+            opening = opening.refuse(why);
+        }
+        let begun = left.begun.unwrap_or_else(SystemTime::now);
+        let (inherited, next_edition) = left.sorted();
         // A journal that begins anew begins anywhere, so that no handle of before means something in it.
         let next_edition = next_edition.unwrap_or_else(|| anywhere(opening.key()));
         let refused = opening.refused().cloned().map_or(Ok(()), Err);
@@ -70,9 +76,10 @@ impl Journal {
         let nodes = inherited.nodes.iter();
         let nodes = nodes.flat_map(|node| entries(node.ino, node.parent, &node.place, &node.editions));
         let trees = inherited.trees.iter().map(|(tree, on_demand)| of_tree(*tree, *on_demand));
-        let record = opening.begin(trees.chain([Entry::NextEdition(next_edition)]).chain(nodes));
+        let first = [Entry::Begun(wire::nanos(begun)), Entry::NextEdition(next_edition)];
+        let record = opening.begin(trees.chain(first).chain(nodes));
         let next_edition = AtomicU32::new(next_edition);
-        (Self { record, key, worker, next_edition, inherited }, refused)
+        (Self { record, key, worker, begun, next_edition, inherited }, refused)
     }
 
     /// How many inodes were inherited.
@@ -83,6 +90,11 @@ impl Journal {
     /// The how-manieth worker this is; 1 is the first.
     pub fn worker(&self) -> u32 {
         self.worker
+    }
+
+    /// When the first worker opened it: for all of them the mount began then.
+    pub fn begun(&self) -> SystemTime {
+        self.begun
     }
 
     /// The key of the inode numbers.
@@ -136,8 +148,9 @@ impl Journal {
             entries(node.ino, node.parent, &node.place, &editions)
         });
         let trees = trees.map(|(tree, on_demand)| of_tree(tree, on_demand));
+        let begun = Entry::Begun(wire::nanos(self.begun));
         let next = Entry::NextEdition(self.next_edition.load(Ordering::Relaxed));
-        self.record.compact(trees.chain([next]).chain(nodes));
+        self.record.compact(trees.chain([begun, next]).chain(nodes));
     }
 }
 
@@ -162,6 +175,7 @@ fn entries(ino: INodeNo, parent: INodeNo, place: &Place, editions: &[Edition]) -
 struct Left {
     nodes: HashMap<INodeNo, InheritedNode>,
     trees: HashMap<u32, bool>,
+    begun: Option<SystemTime>,
     /// 0 where nobody has written one.
     next_edition: u32,
 }
@@ -198,6 +212,9 @@ impl Left {
                         }
                         node.editions.push(edition);
                     }
+                }
+                Entry::Begun(at) => {
+                    left.begun = Some(wire::time(at).ok_or("the mount began at no time")?);
                 }
                 Entry::NextEdition(next) => left.next_edition = left.next_edition.max(next),
                 Entry::Tree { tree, on_demand } => drop(left.trees.insert(tree, on_demand)),

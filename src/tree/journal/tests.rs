@@ -60,10 +60,11 @@ fn the_next_worker_knows_what_the_last_one_told_the_kernel() {
     table.forget(gone, 1);
     table.note_on_demand(TreeId(1), true);
     let worker = table.worker();
+    let begun = Journal::open(again(&files), CONFIGURATION).0.begun();
     drop(table);
 
     let (journal, _) = Journal::open(again(&files), CONFIGURATION);
-    assert_eq!((journal.inherited(), journal.worker()), (2, worker + 1));
+    assert_eq!((journal.inherited(), journal.worker(), journal.begun()), (2, worker + 2, begun));
     let table = INodeTable::with_journal(root(), journal);
     assert_eq!(table.trees(), [(TreeId(1), true)]);
     let node = table.get(field).unwrap();

@@ -23,6 +23,8 @@ pub(super) enum Entry {
     Gone { ino: u64 },
     /// A version of a file is about to be opened for the first time.
     Edition { ino: u64, edition: WireEdition },
+    /// When the mount began, in nanoseconds from 1970 on.
+    Begun(i128),
     /// The number of the next edition.
     NextEdition(u32),
     /// Whether the secrets of a tree are made on demand.
@@ -140,7 +142,7 @@ impl WireEdition {
     }
 }
 
-fn nanos(time: SystemTime) -> i128 {
+pub(super) fn nanos(time: SystemTime) -> i128 {
     let wide = |span: Duration| i128::try_from(span.as_nanos()).unwrap_or(i128::MAX);
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => wide(after),
@@ -148,7 +150,7 @@ fn nanos(time: SystemTime) -> i128 {
     }
 }
 
-fn time(nanos: i128) -> Option<SystemTime> {
+pub(super) fn time(nanos: i128) -> Option<SystemTime> {
     const SECOND: u128 = 1_000_000_000;
     let size = nanos.unsigned_abs();
     let span = Duration::new(u64::try_from(size / SECOND).ok()?, u32::try_from(size % SECOND).ok()?);
