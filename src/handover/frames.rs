@@ -31,7 +31,7 @@ pub(super) enum Frame {
     /// The tokens of a backend.
     Tokens(SourceId, CarriedTokens),
     /// A secret that was made on demand.
-    Lease(CarriedLease),
+    Lease(Box<CarriedLease>),
     /// A lease that is not shown any more.
     Left(CarriedLeft),
     /// What lies at a place.

@@ -161,7 +161,7 @@ impl State {
             }
             Frame::Lease(lease) => {
                 made(lease.of())?;
-                self.book.leases.push(lease);
+                self.book.leases.push(*lease);
             }
             Frame::Left(left) => {
                 made(left.of())?;

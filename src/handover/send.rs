@@ -56,12 +56,18 @@ impl Paused {
         let mut frames = Frames { to, written: 0, count: 0 };
         let mut counts = Counts::default();
         for (source, tokens) in std::mem::take(&mut self.tokens) {
-            frames.must_write(&Frame::Tokens(source, tokens), "what is known of tokens")?;
+            let frame = Frame::Tokens(source, tokens);
+            let written = frames.must_write(&frame, "what is known of tokens");
+            // For another try.
+            if let Frame::Tokens(source, tokens) = frame {
+                self.tokens.push((source, tokens));
+            }
+            written?;
             counts.tokens += 1;
         }
         let book = self.leases.export();
         for lease in book.leases {
-            frames.must_write(&Frame::Lease(lease), "a secret that was made on demand")?;
+            frames.must_write(&Frame::Lease(Box::new(lease)), "a secret that was made on demand")?;
             counts.leases += 1;
         }
         for left in book.left {

@@ -158,3 +158,18 @@ async fn warm(world: &World) -> Worker {
     }
     worker
 }
+
+#[tokio::test]
+async fn a_socket_that_gives_nothing_is_given_up_and_one_that_does_gives_all() {
+    let world = World::new();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (old, new) = (warm(&world).await, world.worker());
+    let limit = Duration::from_millis(50);
+    let nothing = receive_from(&theirs, &OURS, &new.cache, &new.leases, limit).unwrap_err();
+    assert_eq!(nothing, Refused::Stream(io::ErrorKind::TimedOut));
+    let mut paused = old.pause().await;
+    let sending = std::thread::spawn(move || send_over(&mut paused, &ours, &OURS, PATIENCE).unwrap());
+    let state = receive_from(&theirs, &OURS, &new.cache, &new.leases, PATIENCE).unwrap();
+    assert_eq!(state.counts(), sending.join().unwrap());
+    assert!(state.counts().kept == 3 && state.counts().leases == 1 && state.counts().left_behind == 1);
+}

@@ -44,16 +44,18 @@ async fn an_answer_that_was_on_its_way_is_shown_to_nobody_while_the_state_is_sen
     let worker = warm(&world).await;
     world.kept.put("a", &[("value", b"canary-later")]);
     world.kept.delay(Duration::from_millis(20));
-    let cache = worker.cache.clone();
-    let refresh = tokio::spawn(async move { cache.refresh(&kept("a")).await });
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    let paused = worker.pause().await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(!refresh.is_finished());
-    let shown = worker.cache.secret(&kept("a")).await.unwrap();
-    assert_eq!(shown.secret.version.as_str(), "1");
-    drop(paused);
-    assert_eq!(refresh.await.unwrap().unwrap().secret.version.as_str(), "2");
+    let of = kept("a");
+    let refresh = worker.cache.refresh(&of);
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let paused = worker.pause().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let shown = worker.cache.secret(&of).await.unwrap();
+        assert_eq!(shown.secret.version.as_str(), "1");
+        drop(paused);
+    };
+    let (refreshed, ()) = tokio::join!(refresh, meanwhile);
+    assert_eq!(refreshed.unwrap().secret.version.as_str(), "2");
 }
 
 #[tokio::test]
