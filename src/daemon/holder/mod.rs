@@ -25,6 +25,7 @@ use crate::control;
 use crate::fuse::{self, MountPoint, Unattached};
 use crate::hands::Hands;
 use crate::hooks;
+use crate::leases::make_ledger;
 use crate::tree::journal::Journal;
 use end::Ending;
 pub use process::WorkerCommand;
@@ -66,6 +67,9 @@ pub fn hold(
     };
     if kept.journal.len() != 2 {
         kept.journal = Journal::make()?.into();
+    }
+    if kept.ledger.len() != 2 {
+        kept.ledger = make_ledger()?.into();
     }
     let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
     let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs)?;
