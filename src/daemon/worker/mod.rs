@@ -132,6 +132,11 @@ async fn until_the_end(
                 None => say(channel, &ToHolder::HandedOver(Err("nobody takes it".to_owned()))),
             },
             Some(FromHolder::Told(ToWorker::GoOn, _)) => old.go_on(),
+            Some(FromHolder::Told(ToWorker::Leave { session }, outputs)) => {
+                if let Err(error) = leave(session, &outputs) {
+                    tracing::warn!("cannot leave the terminal: {error}");
+                }
+            }
             Some(FromHolder::Told(ToWorker::End(_), _)) => return End::Told,
             Some(FromHolder::Told(..)) => {}
             Some(FromHolder::Gone) | None => return End::HolderGone,
@@ -172,6 +177,20 @@ async fn detached(told: &mut UnboundedReceiver<FromHolder>) {
             return;
         }
     }
+}
+
+/// As the holder has left whoever started it.
+fn leave(session: bool, outputs: &[OwnedFd]) -> io::Result<()> {
+    if let [out, err] = outputs {
+        rustix::stdio::dup2_stdout(out)?;
+        rustix::stdio::dup2_stderr(err)?;
+    }
+    if session {
+        // Fails only for a process that leads a group already, which then has no terminal to leave.
+        let _ = rustix::process::setsid();
+        rustix::process::chdir("/")?;
+    }
+    Ok(())
 }
 
 fn say(channel: &Channel, message: &ToHolder) {
