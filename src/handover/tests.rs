@@ -173,3 +173,53 @@ async fn a_socket_that_gives_nothing_is_given_up_and_one_that_does_gives_all() {
     assert_eq!(state.counts(), sending.join().unwrap());
     assert!(state.counts().kept == 3 && state.counts().leases == 1 && state.counts().left_behind == 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_was_ever_shown_what_the_next_worker_does_not_know() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    let version =
+        |snapshot: &crate::cache::Snapshot| snapshot.secret.version.as_str().parse::<u64>().unwrap();
+    for _ in 0..40 {
+        let world = World::new();
+        let old = warm(&world).await;
+        let (seen, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let readers: Vec<_> = (0..6)
+            .map(|number| {
+                let (cache, kept_by, clock) = (old.cache.clone(), world.kept.clone(), world.clock.clone());
+                let (seen, over) = (seen.clone(), over.clone());
+                tokio::spawn(async move {
+                    while !over.load(Ordering::SeqCst) {
+                        if number == 0 {
+                            kept_by.put("a", &[("value", b"canary")]);
+                            clock.advance(Duration::from_millis(1));
+                        }
+                        let read = if number < 3 {
+                            cache.refresh(&kept("a")).await
+                        } else {
+                            cache.secret(&kept("a")).await
+                        };
+                        seen.fetch_max(version(&read.unwrap()), Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        while seen.load(Ordering::SeqCst) < 5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut bytes = Vec::new();
+        let mut paused = old.pause().await;
+        paused.send(&mut bytes, &OURS).unwrap();
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let shown = seen.load(Ordering::SeqCst);
+        let new = world.worker();
+        new.take_over(&bytes).await;
+        let known = version(&new.cache.peek(&kept("a")).unwrap().unwrap());
+        assert!(known >= shown, "{shown} was shown and {known} is known");
+        over.store(true, Ordering::SeqCst);
+        drop(paused);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    }
+}
