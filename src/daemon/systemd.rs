@@ -13,6 +13,12 @@ pub(super) fn serving(at: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(&printable(&status))]);
 }
 
+/// They can again, after so many crashes since it was made.
+pub(super) fn serving_again(at: &str, crashes: u64) {
+    let crashes = if crashes == 1 { "1 crash".to_owned() } else { format!("{crashes} crashes") };
+    tell(&[NotifyState::Status(&printable(&format!("serving on {at}, {crashes}")))]);
+}
+
 /// The holder's loop turns (`WatchdogSec=`).
 pub(super) fn alive() {
     if sd_notify::watchdog_enabled().is_some() {

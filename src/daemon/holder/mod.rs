@@ -290,6 +290,9 @@ impl Holder {
         if self.is_ready {
             self.leave();
         }
+        if self.restarts.total() > 0 {
+            systemd::serving_again(&self.kept.place.at.display().to_string(), self.restarts.total());
+        }
     }
 
     fn said(&mut self, who: WorkerNo, message: ToHolder, files: Vec<OwnedFd>) -> Flow {

@@ -24,7 +24,7 @@ const SET_UP: &str = r#"
     running() { cat /proc/[0-9]*/stat 2> /dev/null | grep '(secretfs)' | grep -vc ') Z' || true; }
     # The program ends after umount(8) has returned.
     ended() { for _ in $(seq 200); do [ "$(running)" = 0 ] && return; sleep 0.05; done; echo 'still running'; }
-    code() { set +e; "$@" > said 2>&1; echo "$?: $(grep -v ' INFO ' said | grep -o -e "$expected" | head -n 1)"; set -e; }
+    code() { set +e; "$@" > said 2>&1; echo "$?: $(grep -vE ' (INFO|DEBUG|TRACE) ' said | grep -o -e "$expected" | head -n 1)"; set -e; }
 "#;
 
 #[test]
