@@ -7,7 +7,7 @@ use std::time::Duration;
 use fuser::{INodeNo, Notifier};
 
 /// A request waits this long for the kernel to learn a size.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(250);
 /// The smallest page that there is.
 const PAGE: u64 = 4096;
 
