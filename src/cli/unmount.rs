@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
-use crate::mounts;
+use crate::{daemon, mounts};
 
 /// `secretfs unmount MOUNTPOINT`.
 #[derive(clap::Args)]
@@ -19,11 +19,15 @@ pub(super) struct Arguments {
     /// Detach a mount that is in use: it disappears at once and ends with the last open file
     #[arg(short, long)]
     lazy: bool,
+    /// Leave a mount alone that systemd has kept for the next start of this service: what `ExecStopPost=` of the unit asks for
+    #[arg(long, hide = true, requires = "config")]
+    unless_restarting: bool,
 }
 
 /// Unmounts, and only what is ours.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let named = match (&arguments.mountpoint, &arguments.config) {
+        (None, Some(file)) if arguments.unless_restarting => left_behind(file)?,
         (Some(mountpoint), _) => vec![mountpoint.clone()],
         (None, Some(file)) => mounted_with(file)?,
         (None, None) => return Err(Failure::usage("name the mountpoint")),
@@ -32,14 +36,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Failure::all(failed.collect())
 }
 
+/// What a service has left where it has mounted, and nobody is going to serve.
+fn left_behind(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let found = in_table(file)?;
+    // In most cases there is nothing, and nobody need be asked.
+    Ok(if found.is_empty() || daemon::comes_back() { vec![] } else { found })
+}
+
 /// Where `secretfs mount --config FILE` has mounted, by the mount table: the file may have changed since, or have mistakes.
-/// Where nothing is, what the file says.
-fn mounted_with(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn in_table(file: &Path) -> Result<Vec<PathBuf>, Failure> {
     let source = mounts::source_option(&file.display().to_string());
     let mut found = table()?;
     found.retain(|mount| Some(mount.source.as_str()) == source.strip_prefix(mounts::SOURCE_PREFIX));
+    Ok(found.into_iter().map(|mount| mount.at).collect())
+}
+
+/// The same; where nothing is, what the file says.
+fn mounted_with(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let found = in_table(file)?;
     if !found.is_empty() {
-        return Ok(found.into_iter().map(|mount| mount.at).collect());
+        return Ok(found);
     }
     let said = super::mount::load(file)?.mount.mountpoint;
     let said = said

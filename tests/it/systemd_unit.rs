@@ -4,10 +4,15 @@
 
 /// Settings of `[Service]` that were looked up in systemd.exec(5) and systemd.service(5): none of them makes a mount
 /// namespace. Many that harden a service do, some by implication, and the mount would then be seen by nobody else.
-const HARMLESS: [&str; 22] = [
+const HARMLESS: [&str; 28] = [
     "Type",
     "ExecStart",
+    "ExecReload",
     "ExecStopPost",
+    "FileDescriptorStoreMax",
+    "KillMode",
+    "WatchdogSec",
+    "WatchdogSignal",
     "Restart",
     "RestartSec",
     "RestartPreventExitStatus",
@@ -17,6 +22,7 @@ const HARMLESS: [&str; 22] = [
     "LimitNOFILE",
     "OOMScoreAdjust",
     "OOMPolicy",
+    "TasksMax",
     "NoNewPrivileges",
     "CapabilityBoundingSet",
     "RestrictAddressFamilies",
