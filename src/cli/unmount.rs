@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
-use crate::{daemon, mounts};
+use crate::mounts;
 
 /// `secretfs unmount MOUNTPOINT`.
 #[derive(clap::Args)]
@@ -19,28 +19,21 @@ pub(super) struct Arguments {
     /// Detach a mount that is in use: it disappears at once and ends with the last open file
     #[arg(short, long)]
     lazy: bool,
-    /// Leave a mount alone that systemd has kept for the next start of this service: what `ExecStopPost=` of the unit asks for
+    /// Where nothing is mounted there is nothing to do, and no reason to look into FILE: what secretfs-clean@.service asks for
     #[arg(long, hide = true, requires = "config")]
-    unless_restarting: bool,
+    left_behind: bool,
 }
 
 /// Unmounts, and only what is ours.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let named = match (&arguments.mountpoint, &arguments.config) {
-        (None, Some(file)) if arguments.unless_restarting => left_behind(file)?,
+        (None, Some(file)) if arguments.left_behind => in_table(file)?,
         (Some(mountpoint), _) => vec![mountpoint.clone()],
         (None, Some(file)) => mounted_with(file)?,
         (None, None) => return Err(Failure::usage("name the mountpoint")),
     };
     let failed = named.iter().filter_map(|named| unmount(named, arguments.lazy).err());
     Failure::all(failed.collect())
-}
-
-/// What a service has left where it has mounted, and nobody is going to serve.
-fn left_behind(file: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let found = in_table(file)?;
-    // In most cases there is nothing, and nobody need be asked.
-    Ok(if found.is_empty() || daemon::comes_back() { vec![] } else { found })
 }
 
 /// Where `secretfs mount --config FILE` has mounted, by the mount table: the file may have changed since, or have mistakes.

@@ -28,7 +28,6 @@ pub use holder::{WorkerCommand, hold};
 pub use kept::Kept;
 pub use plan::{BackendPlan, Plan};
 pub use restarts::MAX_CRASHES;
-pub use systemd::{DOES_NOT_MEND, comes_back};
 pub use start::{Called, Handed, NotCalled, called};
 pub use worker::work;
 

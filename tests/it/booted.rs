@@ -2,6 +2,7 @@
 //! Does not know how a machine boots (support/systemd.rs).
 
 mod drills;
+mod ends;
 mod readers;
 
 use serde_json::json;
@@ -36,6 +37,7 @@ fn prepare(machine: &Prepared) {
     std::fs::write(machine.configuration().join("expected"), VALUE).expect("scratch folder");
     machine.wanted_at_boot("reader.service", "reader.service");
     drills::prepare(machine);
+    ends::prepare(machine);
 }
 
 fn booted() -> Option<&'static Machine> {
@@ -150,7 +152,7 @@ fn a_mount_that_was_left_behind_goes_though_the_configuration_has_mistakes_by_th
     machine.must(&["sh", "-c", mistake]);
     machine.must(&["sh", "-c", &format!("kill -9 {second}")]);
     machine.wait_until("it has failed", || machine.property("secretfs@restarted", "ActiveState") == "failed");
-    assert!(mounts_at(machine, "restarted").is_empty());
+    machine.wait_until("the mount is gone", || mounts_at(machine, "restarted").is_empty());
     machine.must(&["cp", "/tmp/good", "/etc/secretfs/restarted.toml"]);
     machine.must(&["systemctl", "start", "secretfs@restarted"]);
     assert_eq!(read(machine, "restarted"), VALUE);
@@ -217,10 +219,15 @@ fn holder(machine: &Machine, instance: &str) -> u32 {
     machine.property(&format!("secretfs@{instance}"), "MainPID").parse().expect("a process")
 }
 
-/// The process that serves.
+fn signal(machine: &Machine, signal: &str, process: u32) {
+    // no program in there, but a word of its shell
+    machine.must(&["sh", "-c", &format!("kill -{signal} {process}")]);
+}
+
+/// The process that serves; 0 where none answers.
 fn worker(machine: &Machine, instance: &str) -> u32 {
     let said = machine.run(&["secretfs", "status", "--json", &format!("/secrets/{instance}")]).stdout;
-    let said: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
     said["mounts"][0]["worker"].as_u64().and_then(|worker| worker.try_into().ok()).unwrap_or_default()
 }
 

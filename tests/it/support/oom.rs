@@ -1,19 +1,20 @@
 //! Owns the kernel's OOM killer: a control group with hardly any memory, in which the kernel kills the process that is to be killed.
 //! Does not know which process that is.
 
-use std::fs;
-use std::os::unix::process::CommandExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::mount::HANG;
 
 /// A control group of this machine with a limit of a few megabytes.
 pub struct Pressure {
     group: PathBuf,
-    kills: AtomicU32,
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -31,34 +32,35 @@ impl Pressure {
             (new.join(name), "memory.max")
         };
         fs::create_dir(&group).map_err(|error| format!("no control group: {error}"))?;
-        let made = Self { group, kills: AtomicU32::new(0) };
+        let made = Self { group };
         fs::write(made.group.join(limit), "8M").map_err(|error| format!("no limit of memory: {error}"))?;
         Ok(made)
     }
 
-    /// Has the kernel kill this process: it is in the group with another that takes all memory and may not be killed.
+    /// Has the kernel kill this process: it is the first that is to go, in a group with another that wants more than there is.
     pub fn kill(&self, process: u32) {
         let before = self.said();
+        let pid = i32::try_from(process).ok().and_then(Pid::from_raw).expect("a number");
+        let end = File::from(pidfd_open(pid, PidfdFlags::empty()).expect("a process"));
         fs::write(format!("/proc/{process}/oom_score_adj"), "1000").expect("root may");
         fs::write(self.group.join("cgroup.procs"), process.to_string()).expect("root may");
-        // tail(1) keeps what it has read of a file without an end.
-        let greedy = "echo $$ > \"$1\" && echo -1000 > /proc/self/oom_score_adj && exec tail -c 100M /dev/zero";
-        let mut command = Command::new("sh");
-        command.args(["-c", greedy, "sh"]).arg(self.group.join("cgroup.procs")).process_group(0);
-        let mut greedy = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh");
+        let is_gone = || {
+            let mut polled = [PollFd::new(&end, PollFlags::IN)];
+            rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 })).expect("poll") > 0
+        };
         let start = Instant::now();
-        while self.said() == before {
+        while !is_gone() {
             assert!(start.elapsed() < HANG, "the kernel kills nobody");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            // dd(1) fills a buffer of this size.
+            let greedy = "echo $$ > \"$1\" && exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+            let mut command = Command::new("sh");
+            command.args(["-c", greedy, "sh"]).arg(self.group.join("cgroup.procs"));
+            let mut greedy = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh");
+            while !is_gone() && greedy.try_wait().expect("a child").is_none() {}
+            let _ = greedy.kill();
+            let _ = greedy.wait();
         }
-        self.kills.fetch_add(1, Ordering::Relaxed);
-        let _ = greedy.kill();
-        let _ = greedy.wait();
-    }
-
-    /// How many were killed.
-    pub fn kills(&self) -> u32 {
-        self.kills.load(Ordering::Relaxed)
+        assert!(self.said() > before, "it was not the kernel who has killed it");
     }
 
     /// What the kernel says of how many it has killed in the group.

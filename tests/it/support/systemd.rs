@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::guard::Guard;
@@ -14,6 +14,8 @@ use super::mount::{HANG, Store, possible};
 /// A machine. Its root is the cached tree, with `/usr/bin/secretfs` the program under test.
 pub struct Machine {
     leader: u32,
+    /// Guards that nobody talks to systemd while it begins anew; held while a program runs in the machine.
+    talking: RwLock<()>,
     /// Ends it with this process: nobody drops what is static, but the guard sees that nobody is left.
     _guard: Guard,
 }
@@ -114,6 +116,8 @@ impl Machine {
         }
         let shipped = include_str!("../../../systemd/secretfs@.service");
         prepared.unit("secretfs@.service", shipped);
+        let shipped = include_str!("../../../systemd/secretfs-clean@.service");
+        prepared.unit("secretfs-clean@.service", shipped);
         let drills = Store::new();
         for secret in 0..DRILL_SECRETS {
             drills.put(&format!("drill-{secret}"), &[&format!("value=canary-drill-{secret}")]);
@@ -143,7 +147,7 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(50));
             let Some(leader) = only_child(guard.id()).and_then(only_child) else { continue };
             if is_booted(leader) {
-                let machine = Self { leader, _guard: guard };
+                let machine = Self { leader, talking: RwLock::new(()), _guard: guard };
                 // A file as a package installs it: one that can be replaced.
                 let install = "cp /usr/bin/secretfs /usr/bin/secretfs.new && umount --lazy /usr/bin/secretfs && \
                                mv /usr/bin/secretfs.new /usr/bin/secretfs";
@@ -157,7 +161,18 @@ impl Machine {
 
     /// Runs a program in the machine as its root; what came of it. Panics where that takes longer than a hang.
     pub fn run(&self, command: &[&str]) -> Output {
+        let _talking = self.talking.read().unwrap_or_else(|e| e.into_inner());
         entered(self.leader, command)
+    }
+
+    /// Has systemd begin anew, with what it knows. Whoever speaks with it meanwhile is cut off.
+    pub fn reexecute(&self) {
+        let _alone = self.talking.write().unwrap_or_else(|e| e.into_inner());
+        let output = entered(self.leader, &["systemctl", "daemon-reexec"]);
+        assert!(output.status.success(), "{output:?}");
+        while !is_booted(self.leader) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The same of a program that has to succeed: what it prints.
