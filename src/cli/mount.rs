@@ -2,6 +2,7 @@
 //! Does not know how a mount is made or served.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,8 +155,11 @@ fn check_mountpoint(at: &Path) -> Result<PathBuf, Failure> {
             return Err(Failure::usage(format!("{} is not a directory: a mount needs one", at.display())));
         }
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => replace_gone(at)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        // The second is what one hears who has asked just before.
+        Err(error) if [ErrorKind::NotConnected, ErrorKind::ConnectionAborted].contains(&error.kind()) => {
+            replace_gone(at)?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             let at = at.display();
             return Err(Failure::no_input(format!("there is no directory {at} to mount on: make it first")));
         }

@@ -19,11 +19,15 @@ pub(super) struct Arguments {
     /// Detach a mount that is in use: it disappears at once and ends with the last open file
     #[arg(short, long)]
     lazy: bool,
+    /// Where nothing is mounted there is nothing to do, and no reason to look into FILE: what secretfs-clean@.service asks for
+    #[arg(long, hide = true, requires = "config")]
+    left_behind: bool,
 }
 
 /// Unmounts, and only what is ours.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let named = match (&arguments.mountpoint, &arguments.config) {
+        (None, Some(file)) if arguments.left_behind => in_table(file)?,
         (Some(mountpoint), _) => vec![mountpoint.clone()],
         (None, Some(file)) => mounted_with(file)?,
         (None, None) => return Err(Failure::usage("name the mountpoint")),
@@ -33,13 +37,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Where `secretfs mount --config FILE` has mounted, by the mount table: the file may have changed since, or have mistakes.
-/// Where nothing is, what the file says.
-fn mounted_with(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn in_table(file: &Path) -> Result<Vec<PathBuf>, Failure> {
     let source = mounts::source_option(&file.display().to_string());
     let mut found = table()?;
     found.retain(|mount| Some(mount.source.as_str()) == source.strip_prefix(mounts::SOURCE_PREFIX));
+    Ok(found.into_iter().map(|mount| mount.at).collect())
+}
+
+/// The same; where nothing is, what the file says.
+fn mounted_with(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let found = in_table(file)?;
     if !found.is_empty() {
-        return Ok(found.into_iter().map(|mount| mount.at).collect());
+        return Ok(found);
     }
     let said = super::mount::load(file)?.mount.mountpoint;
     let said = said

@@ -39,6 +39,13 @@ struct About {
     since: SystemTime,
 }
 
+/// Of [`About`] what other versions of this program say in the same words.
+#[derive(Deserialize)]
+struct Whereabouts {
+    at: OsString,
+    device: Option<String>,
+}
+
 /// A mount that was made by an earlier process of this unit, and lives.
 pub struct Kept {
     pub(super) requests: OwnedFd,
@@ -69,13 +76,20 @@ impl Kept {
     }
 
     fn of(stored: &mut Vec<(String, OwnedFd)>) -> Option<Self> {
-        let about = read(take(stored, ABOUT)?).ok()?;
-        let requests = take(stored, REQUESTS)?;
-        let place = MountPoint { at: PathBuf::from(about.at), device: about.device };
+        let said = content(take(stored, ABOUT)?).ok()?;
+        let Whereabouts { at, device } = serde_json::from_slice(&said).ok()?;
+        let place = MountPoint { at: PathBuf::from(at), device };
+        let about = serde_json::from_slice(&said).ok().filter(|about: &About| about.protocol == PROTOCOL);
+        let (Some(about), Some(requests)) = (about, take(stored, REQUESTS)) else {
+            // Whoever looks at its place would wait for it, and nobody is going to serve it.
+            if let Err(error) = place.detach_in_use() {
+                tracing::warn!("an earlier mount is not taken out of the tree: {error}");
+            }
+            return None;
+        };
         let all = |stored: &mut Vec<_>, name| std::iter::from_fn(|| take(stored, name)).collect();
         // The one before may have been told to unmount, and died over it.
-        let lives = about.protocol == PROTOCOL && place.is_ours().unwrap_or(false);
-        lives.then(|| Self {
+        place.is_ours().unwrap_or(false).then(|| Self {
             requests,
             place,
             offered: about.offered,
@@ -171,12 +185,12 @@ fn write(about: &About) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn read(file: OwnedFd) -> io::Result<About> {
+fn content(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut file = File::from(file);
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(LONGEST).read_to_end(&mut bytes)?;
-    serde_json::from_slice(&bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -197,10 +211,15 @@ mod tests {
             why_untouchable: None,
             since: SystemTime::now(),
         };
-        assert_eq!(read(write(&about).unwrap()).unwrap(), about);
+        let said = content(write(&about).unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<About>(&said).unwrap(), about);
+        // What a later version may have added is no reason not to find the mount.
+        let newer = r#"{"protocol":1000,"at":{"Unix":[47,115]},"device":"0:77","more":[1]}"#;
+        let found: Whereabouts = serde_json::from_str(newer).unwrap();
+        assert_eq!((found.at, found.device), ("/s".into(), Some("0:77".into())));
         let nonsense = rustix::fs::memfd_create("nonsense", MemfdFlags::CLOEXEC).unwrap();
         File::from(nonsense.try_clone().unwrap()).write_all(b"{\"protocol\":").unwrap();
-        assert!(read(nonsense).is_err());
+        assert!(Kept::of(&mut vec![(ABOUT.to_owned(), nonsense)]).is_none());
     }
 
     #[test]

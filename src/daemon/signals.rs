@@ -3,6 +3,7 @@
 
 use std::io;
 
+use nix::sys::signal::{SigSet, Signal as Held};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
@@ -29,7 +30,18 @@ impl Signals {
     pub(super) fn catch() -> io::Result<Self> {
         let ignored =
             std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status));
-        let hangup = if ignored { None } else { Some(signal(SignalKind::hangup())?) };
+        // Held back meanwhile: what comes between the kernel's knowing of a handler and the handler's knowing what to do is lost
+        // (signal_hook_registry), and systemd says SIGTERM once.
+        let held: SigSet =
+            [Held::SIGTERM, Held::SIGINT, Held::SIGUSR2, Held::SIGHUP].into_iter().collect();
+        held.thread_block()?;
+        let caught = Self::caught(ignored);
+        held.thread_unblock()?;
+        caught
+    }
+
+    fn caught(hangup_is_ignored: bool) -> io::Result<Self> {
+        let hangup = if hangup_is_ignored { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,

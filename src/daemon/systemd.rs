@@ -1,7 +1,7 @@
-//! Owns what the service manager is told (sd_notify(3)).
-//! Does not know why. Without `NOTIFY_SOCKET` all of it does nothing.
+//! Owns what the service manager is told (sd_notify(3)), and what it is asked.
+//! Does not know why. Without `NOTIFY_SOCKET` nothing is told.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use sd_notify::NotifyState;
 
@@ -30,10 +30,12 @@ pub(super) fn alive() {
 /// it sends the same signal for both.
 pub(super) fn is_restarting() -> bool {
     let Some(unit) = own_unit() else { return false };
-    let output =
-        Command::new("systemctl").args(["list-jobs", "--no-legend", "--no-pager", "--plain"]).output();
-    let Ok(output) = output else { return false };
-    is_restart_job(&String::from_utf8_lossy(&output.stdout), &unit)
+    let mut command = Command::new("systemctl");
+    command.args(["list-jobs", "--no-legend", "--no-pager", "--plain"]);
+    // Meanwhile nobody looks after the mount.
+    command.env("SYSTEMD_BUS_TIMEOUT", "5s").stdin(Stdio::null());
+    let Ok(output) = command.output() else { return false };
+    comes_back(&String::from_utf8_lossy(&output.stdout), &unit)
 }
 
 /// The unit, by the control group that systemd has put this process into.
@@ -43,13 +45,13 @@ fn own_unit() -> Option<String> {
     of_unit.last().map(str::to_owned)
 }
 
-/// systemctl(1), `list-jobs`: JOB UNIT TYPE STATE.
-fn is_restart_job(jobs: &str, unit: &str) -> bool {
+/// systemctl(1), `list-jobs`: JOB UNIT TYPE STATE; the name of the unit stands there as it is. A start waits where somebody starts a
+/// service that is being stopped.
+fn comes_back(jobs: &str, unit: &str) -> bool {
     jobs.lines().any(|line| {
         let mut words = line.split_whitespace().skip(1);
-        // systemd escapes nothing here, but shows a name with `@` as it is.
         words.next() == Some(unit)
-            && words.next().is_some_and(|kind| ["restart", "try-restart"].contains(&kind))
+            && words.next().is_some_and(|kind| ["restart", "try-restart", "start"].contains(&kind))
     })
 }
 
@@ -71,10 +73,12 @@ mod tests {
 
     #[test]
     fn a_restart_is_told_from_a_stop() {
-        let jobs = " 7 other.service restart running\n 8 secretfs@a.service stop running\n 9 secretfs@b.service restart running\n";
-        assert!(is_restart_job(jobs, "secretfs@b.service"));
-        assert!(!is_restart_job(jobs, "secretfs@a.service"));
-        assert!(!is_restart_job("", "secretfs@a.service"));
-        assert!(!is_restart_job("No jobs running.\n", "secretfs@a.service"));
+        let jobs = " 7 other.service restart running\n 8 secretfs@a.service stop running\n 9 secretfs@b.service restart running\n\
+                    10 secretfs@c.service start waiting\n";
+        assert!(comes_back(jobs, "secretfs@b.service"));
+        assert!(comes_back(jobs, "secretfs@c.service"));
+        assert!(!comes_back(jobs, "secretfs@a.service"));
+        assert!(!comes_back("", "secretfs@a.service"));
+        assert!(!comes_back("No jobs running.\n", "secretfs@a.service"));
     }
 }

@@ -1,6 +1,10 @@
 //! Owns the promises of the shipped unit, tried in a booted systemd.
 //! Does not know how a machine boots (support/systemd.rs).
 
+mod drills;
+mod ends;
+mod readers;
+
 use serde_json::json;
 
 use crate::support::available;
@@ -32,6 +36,8 @@ fn prepare(machine: &Prepared) {
     );
     std::fs::write(machine.configuration().join("expected"), VALUE).expect("scratch folder");
     machine.wanted_at_boot("reader.service", "reader.service");
+    drills::prepare(machine);
+    ends::prepare(machine);
 }
 
 fn booted() -> Option<&'static Machine> {
@@ -146,7 +152,7 @@ fn a_mount_that_was_left_behind_goes_though_the_configuration_has_mistakes_by_th
     machine.must(&["sh", "-c", mistake]);
     machine.must(&["sh", "-c", &format!("kill -9 {second}")]);
     machine.wait_until("it has failed", || machine.property("secretfs@restarted", "ActiveState") == "failed");
-    assert!(mounts_at(machine, "restarted").is_empty());
+    machine.wait_until("the mount is gone", || mounts_at(machine, "restarted").is_empty());
     machine.must(&["cp", "/tmp/good", "/etc/secretfs/restarted.toml"]);
     machine.must(&["systemctl", "start", "secretfs@restarted"]);
     assert_eq!(read(machine, "restarted"), VALUE);
@@ -206,4 +212,40 @@ fn mounts_at(machine: &Machine, instance: &str) -> Vec<String> {
     let table = machine.must(&["cat", "/proc/self/mountinfo"]);
     let at = format!(" /secrets/{instance} ");
     table.lines().filter(|line| line.contains(&at)).map(str::to_owned).collect()
+}
+
+/// The process that systemd knows.
+fn holder(machine: &Machine, instance: &str) -> u32 {
+    machine.property(&format!("secretfs@{instance}"), "MainPID").parse().expect("a process")
+}
+
+fn signal(machine: &Machine, signal: &str, process: u32) {
+    // no program in there, but a word of its shell
+    machine.must(&["sh", "-c", &format!("kill -{signal} {process}")]);
+}
+
+/// The process that serves; 0 where none answers.
+fn worker(machine: &Machine, instance: &str) -> u32 {
+    let said = machine.run(&["secretfs", "status", "--json", &format!("/secrets/{instance}")]).stdout;
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
+    said["mounts"][0]["worker"].as_u64().and_then(|worker| worker.try_into().ok()).unwrap_or_default()
+}
+
+/// Waits until systemd has another process for the service that is ready.
+fn must_come_back(machine: &Machine, instance: &str, before: u32) {
+    machine.wait_until("another process is ready", || {
+        holder(machine, instance) != before
+            && machine.property(&format!("secretfs@{instance}"), "ActiveState") == "active"
+    });
+}
+
+fn read_drill(machine: &Machine, instance: &str) -> String {
+    machine.must(&["cat", &format!("/secrets/{instance}/drill-3/value")])
+}
+
+/// The number of the mount's device; it must be the only mount there.
+fn device(machine: &Machine, instance: &str) -> String {
+    let mounts = mounts_at(machine, instance);
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    mounts[0].split(' ').nth(2).expect("a device").to_owned()
 }

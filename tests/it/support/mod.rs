@@ -11,6 +11,7 @@ pub mod lease_rig;
 pub mod moto;
 pub mod mount;
 pub mod nginx;
+pub mod oom;
 pub mod page_cache;
 pub mod postgres;
 pub mod rig;

@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::guard::Guard;
@@ -14,6 +14,8 @@ use super::mount::{HANG, Store, possible};
 /// A machine. Its root is the cached tree, with `/usr/bin/secretfs` the program under test.
 pub struct Machine {
     leader: u32,
+    /// Guards that nobody talks to systemd while it begins anew; held while a program runs in the machine.
+    talking: RwLock<()>,
     /// Ends it with this process: nobody drops what is static, but the guard sees that nobody is left.
     _guard: Guard,
 }
@@ -29,6 +31,20 @@ const UNITS: &str = "/usr/local/lib/systemd/system";
 pub fn machine(prepare: fn(&Prepared)) -> Result<&'static Machine, String> {
     static MACHINE: OnceLock<Result<Machine, String>> = OnceLock::new();
     MACHINE.get_or_init(|| Machine::boot(prepare)).as_ref().map_err(Clone::clone)
+}
+
+/// How many secrets there are for drills.
+const DRILL_SECRETS: usize = 8;
+/// Whoever reads all the time. It needs the mount to begin, and is not to be stopped with it.
+const READERS: &str = "[Unit]\nWants=secretfs@%i.service\nAfter=secretfs@%i.service\n[Service]\n\
+                       ExecStart=/usr/bin/perl /etc/secretfs/readers.pl /secrets/%i /run/readers-%i\n";
+
+/// The configuration of an instance for drills.
+pub fn drill(name: &str, more: &str) -> String {
+    format!(
+        "[mount]\nmountpoint = \"/secrets/{name}\"\n{more}\n[backend.local]\ntype = \"store\"\nfile = \"drills.age\"\n\
+         identity = \"drills.identity\"\n[[tree]]\npath = \"/\"\nbackend = \"local\"\n"
+    )
 }
 
 /// What is put into a machine before it boots. Folders of this machine, which the other one sees.
@@ -49,6 +65,12 @@ impl Prepared {
              identity = \"{identity}\"\n[[tree]]\npath = \"/\"\nbackend = \"local\"\n"
         );
         put(&self.configuration().join(format!("{name}.toml")), &text);
+        std::fs::create_dir_all(self.folder.join("secrets").join(name)).expect("a mountpoint");
+    }
+
+    /// One whose secrets are those that `readers.pl` knows, with these lines more in `[mount]`, and `readers@NAME.service`, which reads them.
+    pub fn drill(&self, name: &str, more: &str) {
+        put(&self.configuration().join(format!("{name}.toml")), &drill(name, more));
         std::fs::create_dir_all(self.folder.join("secrets").join(name)).expect("a mountpoint");
     }
 
@@ -94,6 +116,17 @@ impl Machine {
         }
         let shipped = include_str!("../../../systemd/secretfs@.service");
         prepared.unit("secretfs@.service", shipped);
+        let shipped = include_str!("../../../systemd/secretfs-clean@.service");
+        prepared.unit("secretfs-clean@.service", shipped);
+        let drills = Store::new();
+        for secret in 0..DRILL_SECRETS {
+            drills.put(&format!("drill-{secret}"), &[&format!("value=canary-drill-{secret}")]);
+        }
+        for (from, name) in [(drills.file(), "drills.age"), (drills.identity(), "drills.identity")] {
+            std::fs::copy(from, prepared.configuration().join(name)).map_err(|e| e.to_string())?;
+        }
+        put(&prepared.configuration().join("readers.pl"), include_str!("readers.pl"));
+        prepared.unit("readers@.service", READERS);
         prepare(&prepared);
         let folder = prepared.folder;
         let bind = |from: &Path, to: &str| format!("{}:{to}", from.display());
@@ -114,7 +147,12 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(50));
             let Some(leader) = only_child(guard.id()).and_then(only_child) else { continue };
             if is_booted(leader) {
-                return Ok(Self { leader, _guard: guard });
+                let machine = Self { leader, talking: RwLock::new(()), _guard: guard };
+                // A file as a package installs it: one that can be replaced.
+                let install = "cp /usr/bin/secretfs /usr/bin/secretfs.new && umount --lazy /usr/bin/secretfs && \
+                               mv /usr/bin/secretfs.new /usr/bin/secretfs";
+                machine.must(&["sh", "-c", install]);
+                return Ok(machine);
             }
         }
         let log = std::fs::read_to_string(log).unwrap_or_default();
@@ -123,7 +161,18 @@ impl Machine {
 
     /// Runs a program in the machine as its root; what came of it. Panics where that takes longer than a hang.
     pub fn run(&self, command: &[&str]) -> Output {
+        let _talking = self.talking.read().unwrap_or_else(|e| e.into_inner());
         entered(self.leader, command)
+    }
+
+    /// Has systemd begin anew, with what it knows. Whoever speaks with it meanwhile is cut off.
+    pub fn reexecute(&self) {
+        let _alone = self.talking.write().unwrap_or_else(|e| e.into_inner());
+        let output = entered(self.leader, &["systemctl", "daemon-reexec"]);
+        assert!(output.status.success(), "{output:?}");
+        while !is_booted(self.leader) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The same of a program that has to succeed: what it prints.
@@ -132,6 +181,19 @@ impl Machine {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
         String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// The number that a process of the machine has out here.
+    pub fn outer(&self, pid: u32) -> u32 {
+        let space = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let of_machine = space(&self.leader.to_string());
+        let found = std::fs::read_dir("/proc").expect("proc").flatten().find_map(|process| {
+            let outer = process.file_name().into_string().ok()?;
+            let status = std::fs::read_to_string(process.path().join("status")).ok()?;
+            let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
+            (inner == pid.to_string() && space(&outer) == of_machine).then(|| outer.parse().ok())?
+        });
+        found.expect("a process of the machine")
     }
 
     /// Writes a file in the machine that only its root can read.
