@@ -4,9 +4,14 @@
 //! `SECRETFS_DRILL=full` runs them at the size that the documentation quotes, and holds the pauses to their limits; without it they
 //! are smaller, and a pause is told and not judged.
 
+mod crash_loop;
 mod crowd;
+mod ends;
 mod grove;
 mod kills;
+mod looking;
+mod open_files;
+mod stopped;
 
 use std::sync::{Mutex, MutexGuard};
 

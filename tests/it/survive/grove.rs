@@ -92,6 +92,11 @@ impl Secret {
         Self { file, begins: format!("canary-{kind}{number}-"), newest: Arc::new(AtomicU64::new(1)) }
     }
 
+    /// How many versions there are.
+    pub fn versions(&self) -> u64 {
+        self.newest.load(Ordering::SeqCst)
+    }
+
     /// The version that a value is, or what is wrong with it.
     pub fn check(&self, value: &[u8]) -> Result<u64, String> {
         let text = String::from_utf8_lossy(value);
