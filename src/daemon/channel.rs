@@ -30,6 +30,12 @@ pub(super) enum ToWorker {
     Start(Box<Start>),
     /// Are you there? [`ToHolder::Pong`] with the same number is the answer.
     Ping(u64),
+    /// Leave whatever the holder has left: its folder, its terminal, its session, the outputs of whoever started it. With this come the
+    /// two outputs that it has by now.
+    Leave {
+        /// Whether it leads a session of its own.
+        session: bool,
+    },
     /// Give what you hold to a successor, over the descriptor that comes with this, and change nothing from then on.
     HandOver,
     /// Nothing came of it: go on.

@@ -193,7 +193,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -203,13 +203,27 @@ impl Filesystem for Adapter {
     ) {
         let _at_work = self.progress.begin();
         let handle = HandleNo(handle.0);
-        let closed = self.fs.release(handle);
-        reply.ok();
-        // What a former worker has put into the page cache is known to nobody.
-        if (closed.is_some_and(|file| file.was_paged()) || self.fs.is_inherited(handle))
-            && let Some(invalidate) = self.invalidate.get()
-        {
-            invalidate.pages(ino);
+        let (fs, invalidate) = (self.fs.clone(), self.invalidate.clone());
+        let answer = move |closed: Option<Arc<Handle>>| {
+            reply.ok();
+            // What a former worker has put into the page cache is known to nobody.
+            if (closed.is_some_and(|file| file.was_paged()) || fs.is_inherited(handle))
+                && let Some(invalidate) = invalidate.get()
+            {
+                invalidate.pages(ino);
+            }
+        };
+        match self.fs.release_at_once(handle) {
+            Some(closed) => answer(closed),
+            // The next worker closes it, or we do when there is none.
+            None => {
+                let fs = self.fs.clone();
+                let again = fs.clone();
+                let closing = async move { Ok(fs.release_in_time(handle).await) };
+                self.hand_over.answer(request, closing, move |closed| {
+                    answer(closed.unwrap_or_else(|_| again.release(handle)));
+                });
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use crate::control;
 use crate::fuse::{self, MountPoint, Unattached};
 use crate::hands::Hands;
 use crate::hooks;
+use crate::leases::make_ledger;
 use crate::tree::journal::Journal;
 use end::Ending;
 pub use process::WorkerCommand;
@@ -67,6 +68,9 @@ pub fn hold(
     if kept.journal.len() != 2 {
         kept.journal = Journal::make()?.into();
     }
+    if kept.ledger.len() != 2 {
+        kept.ledger = make_ledger()?.into();
+    }
     let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
     let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs)?;
     if !kept.offered.can_resend() {
@@ -84,6 +88,7 @@ pub fn hold(
         hands,
         fingerprint: handed.fingerprint(command.arguments()),
         handed: handed.to_file()?,
+        is_ready: false,
         command,
         watchdog: plan.watchdog,
         restarts: Restarts::new(max_crashes),
@@ -106,6 +111,7 @@ pub fn hold(
             holder.outlives_us = holder.kept.keep();
         }
         ready()?;
+        holder.leave();
         systemd::serving(&at);
         holder.keep(&mut heard, &mut signals).await
     });
@@ -140,6 +146,8 @@ struct Holder {
     /// What the configuration is known by.
     fingerprint: [u8; 32],
     handed: OwnedFd,
+    /// Programs can use the mount, and whoever started us was told.
+    is_ready: bool,
     command: WorkerCommand,
     /// A worker that is not heard of for so long is replaced.
     watchdog: Duration,
@@ -263,11 +271,24 @@ impl Holder {
         Ok(worker)
     }
 
+    /// Has the worker leave what we have left by now.
+    fn leave(&mut self) {
+        self.is_ready = true;
+        let session = rustix::process::getsid(None).is_ok_and(|leader| leader == rustix::process::getpid());
+        if let Some(worker) = &self.serving {
+            let outputs: [&dyn AsFd; 2] = [&rustix::stdio::stdout(), &rustix::stdio::stderr()];
+            worker.tell(&ToWorker::Leave { session }, &outputs);
+        }
+    }
+
     fn note_serving(&mut self) {
         if let Some(worker) = &mut self.serving {
             let now = Instant::now();
             worker.serving = Some(now);
             tracing::debug!(pid = worker.pid, took = ?now - worker.started, "a worker serves");
+        }
+        if self.is_ready {
+            self.leave();
         }
     }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,7 +59,7 @@ impl WorkerCommand {
     }
 
     /// Where the program's file is, or was.
-    pub(super) fn path(&self) -> &std::path::Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -74,9 +74,8 @@ impl WorkerCommand {
             .arg0("secretfs")
             .arg(OsStr::new("worker"))
             .args(&self.arguments)
-            .current_dir(&self.folder)
-            // What ends us from a terminal is ours to hear.
-            .process_group(0)
+            // A folder that is gone meanwhile is no reason to end the mount.
+            .current_dir(if self.folder.is_dir() { &self.folder } else { Path::new("/") })
             .stdin(Stdio::from(input))
             .spawn()
     }
