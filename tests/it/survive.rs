@@ -4,14 +4,17 @@
 //! `SECRETFS_DRILL=full` runs them at the size that the documentation quotes, and holds the pauses to their limits; without it they
 //! are smaller, and a pause is told and not judged.
 
+mod builds;
 mod crash_loop;
 mod crowd;
 mod ends;
 mod grove;
 mod kills;
 mod looking;
+mod no_upgrade;
 mod open_files;
 mod stopped;
+mod upgrades;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -111,6 +111,12 @@ impl Plan {
         self
     }
 
+    /// Runs the program in the scratch folder.
+    pub fn in_scratch(mut self) -> Self {
+        self.command.current_dir(self.folder.path());
+        self
+    }
+
     /// Runs the program in a process group of its own, as a shell does.
     pub fn in_group(mut self) -> Self {
         self.command.process_group(0);
@@ -180,14 +186,18 @@ impl Mount {
 
     /// The same; none where one has died and the next is not there yet.
     pub fn worker_now(&self) -> Option<u32> {
+        self.workers().into_iter().next()
+    }
+
+    /// All of them, the oldest first: two during an upgrade.
+    pub fn workers(&self) -> Vec<u32> {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = std::fs::read_to_string(children).expect("children of the program");
-        let mut workers =
-            children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid: &u32| {
-                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
-            });
-        workers.next()
+        let is_worker = |pid: &u32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+        };
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_worker).collect()
     }
 
     /// Whether the mount answers. What a mount without a worker is asked waits, so a process of its own asks, which can be killed.

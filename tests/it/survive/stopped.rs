@@ -16,14 +16,18 @@ fn a_worker_that_is_stopped_is_replaced_and_whoever_waits_gets_their_bytes() {
     let Some(grove) = Grove::new(&format!("{SETTINGS}\nwatchdog = \"1s\"\ndeadline = \"25s\"")) else {
         return;
     };
+    let times = drill(2, 10);
+    let late = |round: usize| format!("late-{round}");
+    for name in (0..times).map(late) {
+        grove.vault.kv_put("secret", &name, json!({"k": format!("canary-{name}")}));
+    }
     grove.warm();
     let crowd = Crowd::of_readers(&grove.secrets);
-    for round in 0..drill(2, 10) {
+    for round in 0..times {
         crowd.go_on_for(grove.secrets.len());
         let stopped = grove.mount.worker();
         // Somebody who waits for a backend when it happens.
-        let name = format!("late-{round}");
-        grove.vault.kv_put("secret", &name, json!({"k": format!("canary-{name}")}));
+        let name = late(round);
         grove.vault.pause();
         let file = grove.mount.path(&format!("v/{name}/k"));
         let waits = std::thread::spawn(move || std::fs::read(file));
