@@ -6,15 +6,18 @@
 
 mod builds;
 mod crash_loop;
+mod credentials;
 mod crowd;
 mod ends;
 mod grove;
 mod kills;
+mod locked_in;
 mod looking;
 mod no_upgrade;
 mod open_files;
 mod stopped;
 mod upgrades;
+mod users;
 
 use std::sync::{Mutex, MutexGuard};
 

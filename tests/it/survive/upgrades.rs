@@ -139,7 +139,6 @@ fn a_worker_that_is_killed_in_the_middle_of_an_upgrade_is_a_pause_for_readers_an
     eprintln!("  {came:?}");
     let tally = crowd.stop();
     tally.none_failed("readers, and workers that are killed in the middle of an upgrade");
-    pauses(&tally, Duration::from_millis(250), &grove.mount);
     builds.install_other();
     run(&mut upgrade(&grove.mount));
     assert!(builds.runs(grove.mount.worker()));
