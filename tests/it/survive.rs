@@ -16,6 +16,7 @@ mod looking;
 mod no_upgrade;
 mod open_files;
 mod stopped;
+mod typed;
 mod upgrades;
 mod users;
 

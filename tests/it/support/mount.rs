@@ -191,13 +191,7 @@ impl Mount {
 
     /// All of them, the oldest first: two during an upgrade.
     pub fn workers(&self) -> Vec<u32> {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).expect("children of the program");
-        let is_worker = |pid: &u32| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
-        };
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_worker).collect()
+        workers_of(self.pid())
     }
 
     /// Whether the mount answers. What a mount without a worker is asked waits, so a process of its own asks, which can be killed.
@@ -319,6 +313,17 @@ pub fn copy_program(to: &Path) {
     std::fs::hard_link(built, to)
         .or_else(|_| std::fs::copy(built, to).map(drop))
         .expect("copy of the program");
+}
+
+/// The workers of a holder, the oldest first.
+pub fn workers_of(holder: u32) -> Vec<u32> {
+    let children = format!("/proc/{holder}/task/{holder}/children");
+    let children = std::fs::read_to_string(children).expect("children of the program");
+    let is_worker = |pid: &u32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_worker).collect()
 }
 
 /// Sends a signal by name (kill(1)): TERM, KILL, STOP, CONT, INT.

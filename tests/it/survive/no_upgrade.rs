@@ -8,7 +8,7 @@ use super::crowd::Crowd;
 use super::grove::Grove;
 use super::kills::pauses;
 use super::upgrades::lasting;
-use crate::support::mount::{Plan, run};
+use crate::support::mount::run;
 
 /// A program that does what the script `worker` in its folder says, whatever it is told: the first word is that.
 const SHELL: &str = "/bin/bash";
