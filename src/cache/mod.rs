@@ -18,6 +18,7 @@ mod peek;
 mod reference;
 mod schedule;
 mod slot;
+mod unsaid;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -49,6 +50,7 @@ pub use reference::{DemandId, SecretRef, SourceId};
 pub use schedule::Job;
 use schedule::Schedule;
 use slot::{Answer, Look, Slot};
+use unsaid::Unsaid;
 
 /// A whole secret at one version, with what is known about its freshness. Shared, immutable, erased with its last holder.
 #[derive(Debug)]
@@ -122,6 +124,7 @@ pub struct SecretCache {
     subscribers: Subscribers,
     /// Guards which versions the watchers of files know; held for a map operation only.
     watched: Mutex<HashMap<SecretRef, Option<Version>>>,
+    unsaid: Unsaid,
     /// Closed while the next worker takes over.
     intake: Intake,
 }
@@ -182,6 +185,7 @@ impl SecretCache {
             earlier: Notify::new(),
             subscribers: Subscribers::default(),
             watched: Mutex::default(),
+            unsaid: Unsaid::default(),
             intake: Intake::default(),
         }
     }

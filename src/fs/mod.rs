@@ -131,6 +131,9 @@ impl SecretFs {
         for (tree, on_demand) in inodes.trees() {
             self.trees.note_on_demand(tree, on_demand);
         }
+        // An older version never changes.
+        let current = inodes.opened_last().into_iter().filter(|(of, _)| of.version.is_none());
+        self.cache.was_left_with(current);
         Self { handles: Handles::of(Epoch::of(inodes.worker())), inodes, mounted, ..self }
     }
 

@@ -9,13 +9,17 @@ use crate::tree::inode::{INodeNo, Place};
 
 impl SecretFs {
     /// Notes that somebody watches these inodes: what they show, and the folders that it lies in, are in use. The secret of a
-    /// watched file is fetched where it is not held, so that its watcher learns what it has missed; one that is made on demand is
-    /// not, since to watch is to look.
+    /// watched file is fetched where it is not held, so that its watcher learns what it has missed, and so is that of a watched
+    /// directory after a crash, if somebody had read it; one that is made on demand is not, since to watch is to look.
     pub fn note_watched(&self, inodes: impl IntoIterator<Item = INodeNo> + Clone) {
         for node in inodes.clone().into_iter().filter_map(|ino| self.inodes.get(ino)) {
-            if let Place::Field { tree, of, .. } | Place::View { tree, of, .. } = &node.place
-                && !self.is_known_on_demand(*tree)
-            {
+            let (tree, of) = match &node.place {
+                Place::Field { tree, of, .. } | Place::View { tree, of, .. } => (tree, of),
+                // Whoever watches the directory is told as long as its secret is held, which it was before a crash.
+                Place::Directory { tree, of } if self.cache.is_unsaid(of) => (tree, of),
+                _ => continue,
+            };
+            if !self.is_known_on_demand(*tree) {
                 self.cache.want(of);
             }
         }

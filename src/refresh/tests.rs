@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::freshness::Freshness;
 use crate::leases::Leases;
 use crate::path::BackendPath;
+use crate::secret::Version;
 
 const TTL: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(50);
@@ -264,6 +265,31 @@ async fn a_watched_secret_stays_in_use_and_a_wanted_one_is_fetched() {
     world.cache.want(&of("f/0"));
     world.pass(TTL).await;
     assert_eq!(world.news.try_recv().unwrap().version.unwrap().as_str(), "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_fell_between_two_workers_is_told_once_however_it_is_found() {
+    let mut world = World::of(3, TTL);
+    let left = |number: usize, version: &str| (of(&format!("f/{number}")), Version::new(version));
+    world.backend.put("f/0", &[("value", b"canary-2")]);
+    world.backend.put("f/1", &[("value", b"canary-2")]);
+    world.cache.was_left_with([left(0, "1"), left(1, "1"), left(2, "1")]);
+    // Somebody reads one of them before it is seen that it is watched.
+    world.read(1).await.unwrap();
+    for _ in 0..3 {
+        for number in 0..3 {
+            world.cache.want(&of(&format!("f/{number}")));
+        }
+        world.pass(TTL / 4).await;
+    }
+    let mut told = Vec::new();
+    while let Ok(changed) = world.news.try_recv() {
+        told.push(changed);
+    }
+    told.sort_by_key(|changed| changed.of.path.to_string());
+    let news = |number: usize| Changed { of: of(&format!("f/{number}")), version: Some(Version::new("2")) };
+    assert_eq!(told, [news(0), news(1)], "and nothing of the third");
+    assert!((0..3).all(|number| !world.cache.is_unsaid(&of(&format!("f/{number}")))));
 }
 
 #[tokio::test(start_paused = true)]

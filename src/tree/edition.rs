@@ -49,6 +49,11 @@ impl Editions {
         self.lock().iter().find(|edition| edition.number == number).cloned()
     }
 
+    /// The newest of them.
+    pub(super) fn last(&self) -> Option<Edition> {
+        self.lock().last().cloned()
+    }
+
     /// All that are remembered.
     pub(super) fn all(&self) -> Vec<Edition> {
         self.lock().clone()

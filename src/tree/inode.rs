@@ -201,6 +201,21 @@ impl INodeTable {
         }
     }
 
+    /// The version of each secret that was opened last, of those whose files are known to have been opened.
+    pub fn opened_last(&self) -> HashMap<SecretRef, Version> {
+        let mut last: HashMap<SecretRef, Edition> = HashMap::new();
+        for known in self.read().by_number.values() {
+            let editions = known.node.file.iter().filter_map(|file| file.editions.last());
+            let Some(of) = known.node.place.of() else { continue };
+            for edition in editions {
+                if last.get(of).is_none_or(|before| before.number < edition.number) {
+                    last.insert(of.clone(), edition);
+                }
+            }
+        }
+        last.into_iter().map(|(of, edition)| (of, edition.version)).collect()
+    }
+
     /// The how-manieth worker of the journal this is; 1 where there is none.
     pub fn worker(&self) -> u32 {
         self.journal.as_ref().map_or(1, Journal::worker)

@@ -13,6 +13,8 @@ mod renewals;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub(crate) use database::servers;
+
 use crate::support::mount::{Mount, Plan};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 

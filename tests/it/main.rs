@@ -35,6 +35,7 @@ mod sandbox;
 mod servers;
 mod store;
 mod support;
+mod survive;
 mod systemd_unit;
 mod tidy;
 mod users;

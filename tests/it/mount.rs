@@ -9,7 +9,7 @@ mod crashes;
 mod directories;
 mod fstab;
 mod hidden;
-mod lifecycle;
+pub mod lifecycle;
 mod names;
 mod permissions;
 pub mod readonly;

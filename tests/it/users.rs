@@ -239,7 +239,7 @@ fn as_user(uid: u32, program: &str, arguments: &[&str]) -> Output {
     command.args(arguments).env("LC_ALL", "C").current_dir(Path::new("/")).uid(uid).gid(uid).output().unwrap()
 }
 
-fn cat(uid: u32, mount: &Mount) -> Result<String, String> {
+pub fn cat(uid: u32, mount: &Mount) -> Result<String, String> {
     outcome(&as_user(uid, "cat", &[&mount.path("api-key/value").to_string_lossy()]))
 }
 

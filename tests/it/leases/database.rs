@@ -29,7 +29,7 @@ macro_rules! servers {
     }};
 }
 
-pub(super) use servers;
+pub(crate) use servers;
 
 const DECLARED: &str = "[[secret]]\npath = \"/db\"\nbackend = \"v\"\nsource = \"database/creds/app\"\n";
 

@@ -86,11 +86,19 @@ impl Plan {
     /// Runs the program as this user (and group); the scratch folder becomes theirs, and a copy of the program lies in it
     /// (the build may be where they cannot go).
     pub fn by_user(mut self, uid: u32) -> Self {
-        let program = self.folder.path().join("secretfs");
-        copy_program(&program);
+        self = self.installed();
         for path in [self.folder.path().to_owned(), self.folder.path().join("mnt")] {
             std::os::unix::fs::chown(&path, Some(uid), Some(uid)).expect("chown");
         }
+        self.command.uid(uid).gid(uid);
+        self.user = Some(uid);
+        self
+    }
+
+    /// Runs a program of its own, `secretfs` in the scratch folder, which a test may replace.
+    pub fn installed(mut self) -> Self {
+        let program = self.folder.path().join("secretfs");
+        copy_program(&program);
         let mut command = Command::new(program);
         command.args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
@@ -99,9 +107,19 @@ impl Plan {
                 None => command.env_remove(name),
             };
         }
-        command.uid(uid).gid(uid);
         self.command = command;
-        self.user = Some(uid);
+        self
+    }
+
+    /// Runs the program in the scratch folder.
+    pub fn in_scratch(mut self) -> Self {
+        self.command.current_dir(self.folder.path());
+        self
+    }
+
+    /// Runs the program in a process group of its own, as a shell does.
+    pub fn in_group(mut self) -> Self {
+        self.command.process_group(0);
         self
     }
 
@@ -168,14 +186,50 @@ impl Mount {
 
     /// The same; none where one has died and the next is not there yet.
     pub fn worker_now(&self) -> Option<u32> {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).expect("children of the program");
-        let mut workers =
-            children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid: &u32| {
-                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
-            });
-        workers.next()
+        self.workers().into_iter().next()
+    }
+
+    /// All of them, the oldest first: two during an upgrade.
+    pub fn workers(&self) -> Vec<u32> {
+        workers_of(self.pid())
+    }
+
+    /// Whether the mount answers. What a mount without a worker is asked waits, so a process of its own asks, which can be killed.
+    pub fn answers(&self, at_most: Duration) -> bool {
+        let mut stat = Command::new("stat");
+        stat.arg("-f").arg(&self.at).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let (mut stat, start) = (stat.spawn().expect("stat"), Instant::now());
+        while start.elapsed() < at_most {
+            if let Some(status) = stat.try_wait().expect("wait") {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = stat.kill();
+        let _ = stat.wait();
+        false
+    }
+
+    /// Waits until another worker than `before` serves, and gives that one.
+    pub fn worker_after(&self, before: u32) -> u32 {
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < HANG, "no worker after {before}:\n{}", self.log());
+            let now = self.worker_now();
+            if let Some(now) = now.filter(|now| *now != before)
+                && self.answers(HANG)
+            {
+                return now;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// SIGKILL to the worker; the next one, which serves.
+    pub fn kill_worker(&self) -> u32 {
+        let before = self.worker();
+        signal(before, "KILL");
+        self.worker_after(before)
     }
 
     /// What the program has logged so far.
@@ -259,6 +313,17 @@ pub fn copy_program(to: &Path) {
     std::fs::hard_link(built, to)
         .or_else(|_| std::fs::copy(built, to).map(drop))
         .expect("copy of the program");
+}
+
+/// The workers of a holder, the oldest first.
+pub fn workers_of(holder: u32) -> Vec<u32> {
+    let children = format!("/proc/{holder}/task/{holder}/children");
+    let children = std::fs::read_to_string(children).expect("children of the program");
+    let is_worker = |pid: &u32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_worker).collect()
 }
 
 /// Sends a signal by name (kill(1)): TERM, KILL, STOP, CONT, INT.

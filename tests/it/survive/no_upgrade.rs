@@ -1,0 +1,66 @@
+//! Owns the promise about upgrades that come to nothing: the old worker goes on, with all it holds, and whoever asked is told why.
+//! Does not know upgrades that work.
+
+use std::time::{Duration, Instant};
+
+use super::builds::{Builds, said, upgrade};
+use super::crowd::Crowd;
+use super::grove::Grove;
+use super::kills::pauses;
+use super::upgrades::lasting;
+use crate::support::mount::run;
+
+/// A program that does what the script `worker` in its folder says, whatever it is told: the first word is that.
+const SHELL: &str = "/bin/bash";
+
+#[test]
+fn a_program_that_does_not_start_changes_nothing_and_is_told_of() {
+    let Some(grove) = Grove::of(&lasting(), |plan| plan.installed().in_scratch()) else { return };
+    let builds = Builds::of(&grove.mount);
+    grove.warm();
+    grove.vault.enable_audit();
+    let worker = grove.mount.worker();
+    let crowd = Crowd::of_readers(&grove.secrets);
+    let shell = std::fs::read(SHELL).unwrap();
+    let wrong = [
+        ("text", builds.file("text", b"This is no program.\n"), "cannot be started"),
+        (
+            "one that ends at once",
+            builds.file("ends", &std::fs::read("/bin/true").unwrap()),
+            "does not start",
+        ),
+        ("one that fails", builds.file("fails", &shell), "does not start"),
+        ("one that hangs", builds.file("hangs", &shell), "takes too long"),
+    ];
+    for (what, file, why) in wrong {
+        let script = if what == "one that hangs" { "exec sleep 1000" } else { "exit 3" };
+        std::fs::write(grove.mount.folder.path().join("worker"), script).unwrap();
+        builds.install(&file);
+        let began = Instant::now();
+        let output = upgrade(&grove.mount).output().unwrap();
+        eprintln!("{what}: after {:?}: {}", began.elapsed(), said(&output));
+        assert!(!output.status.success(), "{what}");
+        assert!(
+            said(&output).contains(why) && said(&output).lines().count() == 1,
+            "{what}: {}",
+            said(&output)
+        );
+        assert_eq!(grove.mount.workers(), [worker], "{what}");
+        crowd.go_on_for(grove.secrets.len());
+    }
+    // Nothing is there at all.
+    std::fs::remove_file(grove.mount.folder.path().join("secretfs")).unwrap();
+    let output = upgrade(&grove.mount).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("cannot be started"), "{}", said(&output));
+    let tally = crowd.stop();
+    tally.none_failed("readers and upgrades that come to nothing");
+    pauses(&tally, Duration::from_millis(100), &grove.mount);
+    assert_eq!(grove.mount.worker(), worker);
+    assert_eq!(grove.asked(), 0, "it holds what it held");
+    // And a good one is taken after that.
+    builds.restore();
+    builds.install_other();
+    run(&mut upgrade(&grove.mount));
+    assert!(builds.runs(grove.mount.worker()));
+    assert_eq!(grove.asked(), 0);
+}
