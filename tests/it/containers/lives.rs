@@ -172,8 +172,7 @@ fn a_container_that_starts_while_a_worker_is_replaced_reads_at_once() {
 fn a_watcher_in_a_container_is_told_by_every_worker_that_follows() {
     let Some(()) = mountable() else { return };
     let Some(()) = available("podman", containers_run()) else { return };
-    // How long it may take until a new worker has found who watches.
-    let mut rig = Rig::new("ttl = \"2s\"");
+    let mut rig = Rig::new("");
     let reader = Reader::in_podman(&rig, "rprivate");
     for (name, path) in [("file", &reader.one), ("folder", &format!("{}/api-key", reader.whole))] {
         assert_eq!(reader.inside.ask(&["watch", name, path]), "watching");

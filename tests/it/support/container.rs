@@ -2,7 +2,7 @@
 //! Does not know what is read; `inside.py` is the program.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -23,12 +23,18 @@ pub fn podman() -> Command {
     command
 }
 
+/// Who root is outside, in a container with users of its own.
+pub const MAPPED_ROOT: u32 = 100_000;
+
 /// A folder that is the root of a container: the machine's own programs are bound into it.
 pub fn root() -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for folder in ["usr", "proc", "dev", "sys", "tmp", "run", "etc"] {
         std::fs::create_dir(root.path().join(folder)).unwrap();
+        // Root of a container with users of its own makes places there for what is bound.
+        chown(root.path().join(folder), Some(MAPPED_ROOT), Some(MAPPED_ROOT)).unwrap();
     }
+    chown(root.path(), Some(MAPPED_ROOT), Some(MAPPED_ROOT)).unwrap();
     for link in ["bin", "lib", "lib64", "sbin"] {
         std::os::unix::fs::symlink(format!("usr/{link}"), root.path().join(link)).unwrap();
     }
