@@ -13,9 +13,9 @@ use crate::tree::inode::INodeNo;
 
 /// Not more often than this, however short the TTL.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Whoever takes over looks so soon: nobody has looked meanwhile. And again until it is settled what was missed.
+/// Whoever takes over looks so soon, since nobody has looked meanwhile, and tries again until it is settled what was missed.
 const SOON: Duration = Duration::from_millis(100);
-/// Looks in a hurry; then the backend does not answer.
+/// So often; then the backend does not answer, and there is no hurry.
 const HURRIED: u32 = 20;
 
 /// Has the hands look once every `period`, until dropped; less often where looking takes them long. `tell` is given what
@@ -29,28 +29,30 @@ pub(super) async fn note_watched_forever(
     let period = period.max(SHORTEST);
     // None: nobody has looked yet who watched when this worker began.
     let mut unsettled = if fs.is_successor() { None } else { Some(Unsettled::default()) };
-    let mut hurried = 0;
-    loop {
-        let is_settled = unsettled.as_ref().is_some_and(Unsettled::is_empty);
-        let pause = if is_settled || hurried > HURRIED { period } else { SOON };
-        tokio::time::sleep(pause).await;
-        if pause == SOON && unsettled.is_some() {
-            // What was asked for is on its way: there is no need to look.
-            hurried += 1;
-        } else {
-            hurried += u32::from(pause == SOON);
-            match hands.watched().await {
-                Ok(inodes) => {
-                    let inodes: Vec<INodeNo> = inodes.into_iter().map(INodeNo).collect();
-                    fs.note_watched(inodes.iter().copied());
-                    unsettled.get_or_insert_with(|| fs.unsettled(inodes));
-                }
-                // Then only what is opened stays refreshed.
-                Err(trouble) => tracing::debug!("cannot see who watches files: {trouble}"),
-            }
+    for _ in 0..HURRIED {
+        if unsettled.as_ref().is_some_and(Unsettled::is_empty) {
+            break;
         }
-        if let Some(unsettled) = &mut unsettled {
-            fs.settle(unsettled).into_iter().for_each(&tell);
+        tokio::time::sleep(SOON).await;
+        if unsettled.is_none() {
+            unsettled = look(&fs, &hands).await.map(|watched| fs.unsettled(watched));
         }
+        unsettled.iter_mut().flat_map(|left| fs.settle(left)).for_each(&tell);
     }
+    let mut unsettled = unsettled.unwrap_or_default();
+    loop {
+        tokio::time::sleep(period).await;
+        look(&fs, &hands).await;
+        fs.settle(&mut unsettled).into_iter().for_each(&tell);
+    }
+}
+
+/// Who watches; nothing where that cannot be seen. Then only what is opened stays refreshed.
+async fn look(fs: &SecretFs, hands: &Client) -> Option<Vec<INodeNo>> {
+    let watched = hands.watched().await.inspect_err(|trouble| {
+        tracing::debug!("cannot see who watches files: {trouble}");
+    });
+    let inodes: Vec<INodeNo> = watched.ok()?.into_iter().map(INodeNo).collect();
+    fs.note_watched(inodes.iter().copied());
+    Some(inodes)
 }

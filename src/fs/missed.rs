@@ -71,3 +71,76 @@ impl SecretFs {
         last.version != held.secret.version || last.created != held.secret.created
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::Caller;
+    use super::super::inherited::tests::kept;
+    use super::*;
+    use crate::backend::faulty::Faulty;
+
+    /// What a new worker tells who watched `path`, once it has asked the backend: whether there is a version. `opened`: somebody opens
+    /// `all/a/k` before the kill and after it, else it is only looked up.
+    async fn told(path: &str, opened: bool, then: impl AsyncFnOnce(&Faulty)) -> Vec<bool> {
+        let mut mount = kept();
+        mount.backend.put("a", &[("k", b"canary-1"), ("other", b"canary")]);
+        mount.backend.put("b", &[("k", b"canary")]);
+        let watched = mount.walk(path).await.unwrap();
+        if opened {
+            mount.open("all/a/k").await;
+        } else {
+            mount.walk("all/a/k").await.unwrap();
+        }
+        assert!(!mount.fs.is_successor());
+        mount.kill();
+        assert!(mount.fs.is_successor());
+        then(&mount.backend).await;
+        let mut unsettled = mount.fs.unsettled([watched, INodeNo(77)]);
+        assert!(mount.fs.settle(&mut unsettled).is_empty(), "nobody has asked the backend yet");
+        assert!(!unsettled.is_empty());
+        if let (true, Ok(ino)) = (opened, mount.walk("all/a/k").await) {
+            mount.fs.open(ino, Caller(0)).await.unwrap();
+        }
+        for (_, of) in &unsettled.0 {
+            let _ = mount.fs.cache.secret(of).await;
+        }
+        let news = mount.fs.settle(&mut unsettled);
+        assert!(unsettled.is_empty());
+        assert!(mount.fs.settle(&mut unsettled).is_empty(), "told twice");
+        news.iter().map(|news| news.version.is_some()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_version_that_came_while_no_worker_was_there_is_told_to_who_watches_though_others_have_opened_it()
+     {
+        for path in ["all/a/k", "all/a/other", "all/a/.json", "all/a"] {
+            let new = async |backend: &Faulty| backend.put("a", &[("k", b"canary-2")]);
+            assert_eq!(told(path, true, new).await, [true], "{path}");
+            assert_eq!(told(path, true, async |_| ()).await, [false; 0], "nothing is new at {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_meanwhile_is_told_as_gone() {
+        let gone = async |backend: &Faulty| backend.delete("a");
+        assert_eq!(told("all/a/k", true, gone).await, [false]);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_has_opened_a_file_it_may_be_new() {
+        assert_eq!(told("all/a/k", false, async |_| ()).await, [true]);
+    }
+
+    #[tokio::test]
+    async fn the_first_worker_and_folders_without_secrets_have_missed_nothing() {
+        let mut mount = kept();
+        mount.backend.put("team/db", &[("k", b"canary")]);
+        let (file, folder) =
+            (mount.walk("all/team/db/k").await.unwrap(), mount.walk("all/team").await.unwrap());
+        mount.kill();
+        assert!(mount.fs.unsettled([folder, INodeNo::ROOT]).is_empty());
+        assert!(!mount.fs.unsettled([file]).is_empty());
+    }
+}

@@ -155,14 +155,21 @@ impl Reader {
         assert_eq!(self.inside.ask(&order), "loop");
     }
 
-    /// Ends it, fails where a read has failed or was wrong, and tells how many there were and the longest pause in milliseconds.
-    fn end(&self) -> (u64, f64) {
+    /// Ends it, fails where a read has failed or was wrong, and tells how it was. One that was opened before a worker died, and whose
+    /// version was replaced, may say ESTALE.
+    fn end(&self) -> String {
         let report = self.inside.ask(&["report"]);
         let words: Vec<&str> = report.split(' ').collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap_or_else(|_| panic!("{report}"));
         assert_eq!((number(1), number(2)), (0, 0), "{}: failed, wrong: {report}", self.inside.name);
         assert!(number(0) > 0, "{}: nothing was read", self.inside.name);
-        (number(0), number(3) as f64 / 1000.0)
+        let longest = number(4) as f64 / 1000.0;
+        format!(
+            "{} reads, {} ESTALE, the longest took {longest:.1} ms; {}",
+            number(0),
+            number(3),
+            self.inside.name
+        )
     }
 }
 

@@ -29,6 +29,11 @@ fn with_the_folder(rig: &Rig, propagation: &str) -> (Inside, String) {
     (Inside::podman(&["--volume".into(), volume]), format!("/folder/{}", below.display()))
 }
 
+/// A container with what is mounted now.
+fn started_now(rig: &Rig) -> Inside {
+    Inside::podman(&["--volume".into(), format!("{}:/whole", rig.at(""))])
+}
+
 fn rig() -> Option<Rig> {
     mountable()?;
     available("podman", containers_run())?;
@@ -50,10 +55,7 @@ fn the_programs_end_is_not_held_up_by_containers_which_get_errors_from_then_on()
         assert_eq!(reader.inside.ask(&["again", "open"]), "ENOTCONN", "{}", reader.inside.name);
     }
     // The same container, started again.
-    let reader =
-        Reader::of(Inside::podman(&["--volume".into(), format!("{}:/whole", rig.at(""))]), "/whole", "", "");
-    assert_eq!(reader.inside.read("/whole/api-key/value"), "=canary-anew");
-    drop(reader);
+    assert_eq!(started_now(&rig).read("/whole/api-key/value"), "=canary-anew");
     stop(anew);
 }
 
@@ -115,4 +117,35 @@ fn a_container_as_slave_is_left_an_empty_folder_when_the_program_ends() {
     assert_eq!(rig.mount.stop(), Some(0));
     assert_eq!(slave.read(&at), "ENOENT");
     assert_eq!(slave.ask(&["again", "open"]), "ENOTCONN");
+}
+
+#[test]
+fn a_container_that_was_there_before_the_mount_sees_it_as_slave_only() {
+    let Some(mut rig) = rig() else { return };
+    assert_eq!(rig.mount.stop(), Some(0));
+    let bound = |propagation| {
+        Inside::podman(&[
+            "--volume".into(),
+            format!("{}:/whole:{propagation}", rig.at("").trim_end_matches('/')),
+        ])
+    };
+    let (slave, private) = (bound("rslave"), bound("rprivate"));
+    let (anew, _store) = mounted_anew(&rig);
+    assert_eq!(slave.read("/whole/api-key/value"), "=canary-anew");
+    assert_eq!(private.ls("/whole"), "=");
+    stop(anew);
+    assert_eq!(slave.ls("/whole"), "=");
+}
+
+#[test]
+fn a_container_with_the_mount_of_a_killed_program_is_started_again_when_there_is_another() {
+    let Some(mut rig) = rig() else { return };
+    let reader = Reader::in_podman(&rig, "rslave");
+    rig.mount.kill();
+    assert_eq!(reader.reads(), ["ENOTCONN"; 4]);
+    run(secretfs().arg("unmount").arg(&rig.mount.at));
+    let (anew, _store) = mounted_anew(&rig);
+    assert_eq!(reader.reads(), ["ENOTCONN"; 4]);
+    assert_eq!(started_now(&rig).read("/whole/api-key/value"), "=canary-anew");
+    stop(anew);
 }

@@ -1,6 +1,8 @@
 //! Owns the promise that a container which was there before sees the mount go on: over kills of the worker and over upgrades, in
 //! the mount, a folder or a file of it that it has bound, with files open and watches set.
 
+use std::time::Duration;
+
 use super::*;
 
 /// What containers have seen of a drill.
@@ -86,8 +88,7 @@ fn drill(mut rig: Rig, readers: &[Reader], times: u32, what: &str, mut interrupt
     }
     assert!(seen.same > 0, "no file that was open before could be read after");
     for reader in readers {
-        let (reads, longest) = reader.end();
-        println!("{times} {what}: {reads} reads, the longest took {longest:.1} ms; {}", reader.inside.name);
+        println!("{times} {what}: {}", reader.end());
     }
     println!("{times} {what}: files open before: {} the same, {} ESTALE", seen.same, seen.stale);
     // Those who have it bound still keep it in use.
@@ -97,7 +98,11 @@ fn drill(mut rig: Rig, readers: &[Reader], times: u32, what: &str, mut interrupt
 
 fn kill_drill(rig: Rig, readers: &[Reader]) {
     let mut last = None;
-    drill(rig, readers, rounds(4, 25), "kills", |rig| last = Some(rig.kill_worker(last)));
+    drill(rig, readers, rounds(4, 25), "kills", |rig| {
+        // One that has hardly lived is not replaced at once.
+        std::thread::sleep(Duration::from_millis(1200));
+        last = Some(rig.kill_worker(last));
+    });
 }
 
 fn upgrade_drill(rig: Rig, readers: &[Reader]) {
@@ -178,12 +183,31 @@ fn a_watcher_in_a_container_is_told_by_every_worker_that_follows() {
         assert_eq!(reader.inside.ask(&["watch", name, path]), "watching");
     }
     let mut last = None;
-    for round in 0..rounds(3, 10) {
+    for round in 0..rounds(4, 10) {
+        // The first new version comes while a worker is there; all others before the next worker is.
         rig.rotate();
         for name in ["file", "folder"] {
             assert_eq!(reader.inside.ask(&["told", name]), "told", "{name}, round {round}");
         }
         assert_eq!(reader.keys().map(|path| reader.inside.read(&path)), [rig.key(), rig.key()]);
+        if round == 1 {
+            // From now on the new version is seen before anybody is told.
+            reader.begin();
+        }
         last = Some(rig.kill_worker(last));
     }
+    reader.end();
+}
+
+#[test]
+fn a_container_reads_again_when_a_stopped_worker_is_replaced() {
+    let Some(()) = mountable() else { return };
+    let Some(()) = available("podman", containers_run()) else { return };
+    let mut rig = Rig::new("watchdog = \"1s\"");
+    let reader = [Reader::in_podman(&rig, "rprivate")];
+    reader[0].begin();
+    signal(rig.mount.worker(), "STOP");
+    rig.rotate();
+    all_come_to_read(&rig, &reader);
+    println!("a stopped worker: {}", reader[0].end());
 }

@@ -105,7 +105,11 @@ impl Inside {
         let mut command = podman();
         command.args(["--interactive", "--name", &container]).args(options).arg("--rootfs").arg(root.path());
         command.arg("/usr/bin/python3");
-        let mut inside = Self::start(format!("podman {}", options.join(" ")), &mut command);
+        // Without paths, which are long and say nothing.
+        let mut name: Vec<&str> = options.iter().filter_map(|option| option.rsplit(':').next()).collect();
+        name.retain(|word| !word.starts_with("--volume"));
+        name.dedup();
+        let mut inside = Self::start(format!("podman {}", name.join(" ")), &mut command);
         inside.container = Some(container);
         inside._root = Some(root);
         inside

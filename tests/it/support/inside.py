@@ -27,18 +27,31 @@ class Loop(threading.Thread):
     def __init__(self, pairs):
         super().__init__(daemon=True)
         self.pairs, self.last, self.over = pairs, {}, False
-        self.reads, self.failed, self.wrong, self.longest, self.errors = 0, 0, 0, 0.0, set()
+        self.reads, self.stale, self.failed, self.wrong, self.longest, self.errors = 0, 0, 0, 0, 0.0, set()
+
+    def once(self, path):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return rest(fd)
+        except OSError as error:
+            # Of what is gone since it was opened: who is told that opens it again.
+            if error.errno != errno.ESTALE:
+                raise
+            self.stale += 1
+            return None
+        finally:
+            os.close(fd)
 
     def run(self):
         while not self.over:
             for path, prefix in self.pairs:
                 before = time.monotonic()
                 try:
-                    value = whole(path)
-                    number = int(value[len(prefix) :])
-                    if not value.startswith(prefix) or number < self.last.get(path, 0):
-                        self.wrong += 1
-                    self.last[path] = number
+                    if (value := self.once(path)) is not None:
+                        number = int(value[len(prefix) :])
+                        if not value.startswith(prefix) or number < self.last.get(path, 0):
+                            self.wrong += 1
+                        self.last[path] = number
                 except OSError as error:
                     self.failed += 1
                     self.errors.add(errno.errorcode[error.errno])
@@ -86,11 +99,11 @@ def loop(*words):
 
 
 def report():
-    """READS FAILED WRONG LONGEST-PAUSE-IN-MICROSECONDS ERRORS"""
+    """READS FAILED WRONG STALE LONGEST-PAUSE-IN-MICROSECONDS ERRORS"""
     one = loops.pop()
     one.over = True
     one.join(20)
-    return f"{one.reads} {one.failed} {one.wrong} {int(one.longest * 1e6)} {','.join(sorted(one.errors))}"
+    return f"{one.reads} {one.failed} {one.wrong} {one.stale} {int(one.longest * 1e6)} {','.join(sorted(one.errors))}"
 
 
 def hold(name, path):
