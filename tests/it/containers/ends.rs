@@ -123,29 +123,38 @@ fn a_container_as_slave_is_left_an_empty_folder_when_the_program_ends() {
 fn a_container_that_was_there_before_the_mount_sees_it_as_slave_only() {
     let Some(mut rig) = rig() else { return };
     assert_eq!(rig.mount.stop(), Some(0));
-    let bound = |propagation| {
-        Inside::podman(&[
-            "--volume".into(),
-            format!("{}:/whole:{propagation}", rig.at("").trim_end_matches('/')),
-        ])
+    let bound = |propagation: &str| {
+        let at = rig.at("");
+        Inside::podman(&["--volume".into(), format!("{}:/whole:{propagation}", at.trim_end_matches('/'))])
     };
     let (slave, private) = (bound("rslave"), bound("rprivate"));
-    let (anew, _store) = mounted_anew(&rig);
-    assert_eq!(slave.read("/whole/api-key/value"), "=canary-anew");
-    assert_eq!(private.ls("/whole"), "=");
-    stop(anew);
-    assert_eq!(slave.ls("/whole"), "=");
+    for by_signal in [false, true] {
+        let (mut anew, _store) = mounted_anew(&rig);
+        assert_eq!(slave.read("/whole/api-key/value"), "=canary-anew");
+        assert_eq!(private.ls("/whole"), "=");
+        if by_signal {
+            stop(anew);
+        } else {
+            run(secretfs().arg("unmount").arg(&rig.mount.at));
+            assert_eq!(anew.wait().unwrap().code(), Some(0));
+        }
+        assert_eq!(slave.ls("/whole"), "=");
+    }
 }
 
 #[test]
-fn a_container_with_the_mount_of_a_killed_program_is_started_again_when_there_is_another() {
+fn a_killed_program_leaves_containers_with_errors_until_it_is_unmounted_or_they_are_started_again() {
     let Some(mut rig) = rig() else { return };
     let reader = Reader::in_podman(&rig, "rslave");
+    let (slave, at) = with_the_folder(&rig, "rslave");
+    let (private, _) = with_the_folder(&rig, "rprivate");
     rig.mount.kill();
     assert_eq!(reader.reads(), ["ENOTCONN"; 4]);
+    assert_eq!([&slave, &private].map(|inside| inside.read(&at)), ["ENOTCONN"; 2]);
     run(secretfs().arg("unmount").arg(&rig.mount.at));
     let (anew, _store) = mounted_anew(&rig);
     assert_eq!(reader.reads(), ["ENOTCONN"; 4]);
+    assert_eq!([&slave, &private].map(|inside| inside.read(&at)), ["=canary-anew", "ENOTCONN"]);
     assert_eq!(started_now(&rig).read("/whole/api-key/value"), "=canary-anew");
     stop(anew);
 }

@@ -88,9 +88,9 @@ fn drill(mut rig: Rig, readers: &[Reader], times: u32, what: &str, mut interrupt
     }
     assert!(seen.same > 0, "no file that was open before could be read after");
     for reader in readers {
-        println!("{times} {what}: {}", reader.end());
+        eprintln!("{times} {what}: {}", reader.end());
     }
-    println!("{times} {what}: files open before: {} the same, {} ESTALE", seen.same, seen.stale);
+    eprintln!("{times} {what}: files open before: {} the same, {} ESTALE", seen.same, seen.stale);
     // Those who have it bound still keep it in use.
     assert_eq!(rig.mount.stop(), Some(0));
     assert!(!rig.mount.is_mounted());
@@ -209,5 +209,5 @@ fn a_container_reads_again_when_a_stopped_worker_is_replaced() {
     signal(rig.mount.worker(), "STOP");
     rig.rotate();
     all_come_to_read(&rig, &reader);
-    println!("a stopped worker: {}", reader[0].end());
+    eprintln!("a stopped worker: {}", reader[0].end());
 }
