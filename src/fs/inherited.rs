@@ -92,4 +92,4 @@ fn unless_silent(error: Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

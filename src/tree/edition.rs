@@ -33,15 +33,23 @@ impl Edition {
 
 /// The editions of one file, the last one last.
 #[derive(Debug, Default)]
-pub struct Editions(
+pub struct Editions {
     /// Guards them; held for a short search, and while one is recorded.
-    Mutex<Vec<Edition>>,
-);
+    remembered: Mutex<Vec<Edition>>,
+    /// The number of the last that a former worker has given; 0 where there is none.
+    left: u32,
+}
 
 impl Editions {
     /// Those that a former worker has left.
     pub(super) fn inherited(editions: Vec<Edition>) -> Self {
-        Self(Mutex::new(editions))
+        let left = editions.last().map_or(0, |edition| edition.number);
+        Self { remembered: Mutex::new(editions), left }
+    }
+
+    /// The last that was opened when the former worker went, if it is remembered.
+    pub fn left(&self) -> Option<Edition> {
+        if self.left == 0 { None } else { self.get(self.left) }
     }
 
     /// The edition of this number, if it is one of this file and remembered.
@@ -89,6 +97,6 @@ impl Editions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Edition>> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.remembered.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

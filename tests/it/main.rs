@@ -14,6 +14,7 @@
 mod aws;
 mod booted;
 mod cli;
+mod containers;
 mod contract;
 mod control;
 mod docs;

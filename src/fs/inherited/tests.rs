@@ -22,13 +22,13 @@ use crate::tree::journal::{Journal, Refused};
 use crate::tree::{Tree, Trees};
 
 /// A mount whose worker may be killed.
-struct Mount<B> {
-    backend: Arc<B>,
+pub(in crate::fs) struct Mount<B> {
+    pub(in crate::fs) backend: Arc<B>,
     clock: Clock,
     files: [OwnedFd; 2],
     configuration: u8,
     leases: Arc<Leases>,
-    fs: SecretFs,
+    pub(in crate::fs) fs: SecretFs,
 }
 
 fn worker<B: Backend>(
@@ -58,7 +58,7 @@ impl<B: Backend> Mount<B> {
     }
 
     /// Another worker takes over, with nothing but what the holder has kept.
-    fn kill(&mut self) {
+    pub(in crate::fs) fn kill(&mut self) {
         let refused;
         (self.fs, self.leases, refused) = worker(&self.backend, &self.clock, &self.files, self.configuration);
         assert_eq!(refused, Ok(()));
@@ -72,7 +72,7 @@ impl<B: Backend> Mount<B> {
         assert_eq!(refused, Err(Refused::Fingerprint));
     }
 
-    async fn walk(&self, path: &str) -> Result<INodeNo, Failure> {
+    pub(in crate::fs) async fn walk(&self, path: &str) -> Result<INodeNo, Failure> {
         let mut at = INodeNo::ROOT;
         for name in path.split('/') {
             at = self.fs.lookup(at, OsStr::new(name)).await?.ino;
@@ -80,7 +80,7 @@ impl<B: Backend> Mount<B> {
         Ok(at)
     }
 
-    async fn open(&self, path: &str) -> (INodeNo, HandleNo) {
+    pub(in crate::fs) async fn open(&self, path: &str) -> (INodeNo, HandleNo) {
         let ino = self.walk(path).await.unwrap();
         (ino, self.fs.open(ino, Caller(0)).await.unwrap().handle)
     }
@@ -94,7 +94,7 @@ impl<B: Backend> Mount<B> {
     }
 }
 
-fn kept() -> Mount<Faulty> {
+pub(in crate::fs) fn kept() -> Mount<Faulty> {
     Mount::new(Faulty::new(), Clock::manual())
 }
 

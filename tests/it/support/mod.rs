@@ -3,6 +3,7 @@
 
 pub mod bao;
 pub mod between;
+pub mod container;
 pub mod fake;
 pub mod fake_vault;
 pub mod guard;

@@ -59,7 +59,11 @@ pub fn secretfs() -> Command {
 impl Plan {
     /// A mount of `source`, or by a configuration when `source` is empty.
     pub fn of(source: &str) -> Self {
-        let folder = tempfile::tempdir().expect("scratch folder");
+        Self::in_folder(source, tempfile::tempdir().expect("scratch folder"))
+    }
+
+    /// The same with a scratch folder of one's own.
+    pub fn in_folder(source: &str, folder: TempDir) -> Self {
         let at = folder.path().join("mnt");
         std::fs::create_dir(&at).expect("mount point");
         let mut command = secretfs();

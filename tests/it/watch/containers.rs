@@ -2,12 +2,12 @@
 //! finds the new value without a restart, and can change nothing.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::{Poller, can_tell};
 use crate::mount::readonly::CHANGE;
+use crate::support::container::{containers_run, podman, root};
 use crate::support::mount::{HANG, Mount, Store, possible, run};
 use crate::support::{available, program};
 
@@ -110,8 +110,8 @@ fn in_another_mount_namespace_and_in_a_sandbox_with_the_file_alone() {
 fn in_a_container_with_the_file_alone() {
     let Some(()) = available("mount", possible()) else { return };
     let Some(()) = available("root", can_tell()) else { return };
-    let root = container_root();
-    let Some(()) = available("podman", containers_run(root.path())) else { return };
+    let Some(()) = available("podman", containers_run()) else { return };
+    let root = root();
     let (store, mount) = store();
     let volume = format!("{}:/secret", mount.path("api-key/value").display());
     let mut command = podman();
@@ -135,37 +135,4 @@ fn a_writable_bind_in_another_namespace_can_change_nothing() {
     // A request that the protocol library does not know: the kernel answers for it.
     assert_eq!(String::from_utf8_lossy(&output.stdout), "tmpfile ENOTSUP\ntried 26\n");
     assert_eq!(mount.read("api-key/value").unwrap(), b"canary-0");
-}
-
-/// A folder that is the root of a container: the machine's own programs are bound into it.
-fn container_root() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for folder in ["usr", "proc", "dev", "sys", "tmp", "run", "etc"] {
-        std::fs::create_dir(root.path().join(folder)).unwrap();
-    }
-    for link in ["bin", "lib", "lib64", "sbin"] {
-        std::os::unix::fs::symlink(format!("usr/{link}"), root.path().join(link)).unwrap();
-    }
-    root
-}
-
-/// `podman run` with runc, which starts where crun does not, and with limits that a small machine can give.
-fn podman() -> Command {
-    let mut command = Command::new("podman");
-    command.args(["--runtime", "runc", "run", "--rm", "--network", "none", "--stop-signal", "KILL"]);
-    command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", "--volume", "/usr:/usr:ro"]);
-    command
-}
-
-/// Whether containers can be run here at all.
-fn containers_run(root: &Path) -> Result<(), String> {
-    program("podman")?;
-    program("runc")?;
-    let output =
-        podman().arg("--rootfs").arg(root).arg("/usr/bin/true").output().map_err(|e| e.to_string())?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
 }
