@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::ToWorker;
 use super::super::{Failure, kept, systemd};
-use super::{Flow, Holder};
+use super::{Flow, Holder, probe};
 use crate::fuse;
 
 /// How long the last worker may take: 2 s for hooks, 45 s for leases, 10 s for tokens, a second for files that are open, and some.
@@ -66,16 +66,24 @@ impl Holder {
         }
     }
 
-    /// The kernel has ended the mount: nothing of it is in the tree, and the worker gives back what it has by itself.
+    /// The kernel has ended the mount, and the worker gives back what it has by itself. Nothing of it is in the tree, unless somebody has
+    /// ended the connection only.
     pub(super) fn note_over(&mut self) {
+        let place = self.kept.place.clone();
+        // The number of a device that is gone is given to the next mount: it may be one of somebody who mounts anew in this place.
+        let is_aborted = place.is_ours().unwrap_or(false) && probe::is_dead(&place.at);
         if self.ending.is_none() {
-            tracing::info!(mountpoint = %self.kept.place.at.display(), "unmounting: unmounted by somebody else");
+            let why = if is_aborted { "its connection was aborted" } else { "unmounted by somebody else" };
+            tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
             systemd::stopping();
-            self.begin_ending("unmounted by somebody else");
+            self.begin_ending(why);
+            self.is_aborted = is_aborted;
         }
+        let detached = if is_aborted { place.detach() } else { Ok(()) };
+        let detached = detached.map_err(|error| error.to_string());
         if let Some(ending) = &mut self.ending {
             ending.told = true;
-            ending.detached = Some(Ok(()));
+            ending.detached = Some(detached);
         }
     }
 
@@ -157,6 +165,11 @@ impl Holder {
     fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
         self.forget();
         let result = detached.unwrap_or_else(|| self.kept.place.detach().map_err(|error| error.to_string()));
-        result.map_err(|error| Failure::Unmount { at: self.kept.place.at.display().to_string(), error })
+        let at = self.kept.place.at.display().to_string();
+        match result {
+            Err(error) => Err(Failure::Unmount { at, error }),
+            Ok(()) if self.is_aborted => Err(Failure::Aborted { at }),
+            Ok(()) => Ok(()),
+        }
     }
 }

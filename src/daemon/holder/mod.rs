@@ -96,6 +96,7 @@ pub fn hold(
         upgrade: None,
         taking_over: None,
         ending: None,
+        is_aborted: false,
         probe: None,
         pings: 0,
     };
@@ -157,6 +158,8 @@ struct Holder {
     upgrade: Option<Upgrade>,
     taking_over: Option<TakingOver>,
     ending: Option<Ending>,
+    /// It ends because somebody has ended the kernel's connection, and not because somebody wanted it to end.
+    is_aborted: bool,
     probe: Option<Probe>,
     pings: u64,
 }

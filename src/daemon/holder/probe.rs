@@ -2,7 +2,7 @@
 //! Does not know what is done when it does not.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,17 @@ impl Probe {
         });
         self.seen.map_or(0, |(_, looks)| looks)
     }
+}
+
+/// Whether what is mounted there has nobody behind it, who could answer. No answer within a second is one: somebody thinks about it.
+pub(super) fn is_dead(at: &Path) -> bool {
+    let (tell, told) = std::sync::mpsc::channel();
+    let at = at.to_owned();
+    let asks = std::thread::Builder::new().name("probe".into()).spawn(move || {
+        let _ = tell.send(rustix::fs::statfs(&at).err());
+    });
+    let said = asks.is_ok().then(|| told.recv_timeout(Duration::from_secs(1)));
+    matches!(said, Some(Ok(Some(rustix::io::Errno::NOTCONN))))
 }
 
 impl Shared {

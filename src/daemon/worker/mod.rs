@@ -21,6 +21,9 @@ use crate::tree::journal::Journal;
 pub(super) use parts::build_source;
 use parts::{Parts, Running, Shown};
 
+/// What the process is called; Linux takes fifteen bytes.
+const NAME: &std::ffi::CStr = c"secretfs-worker";
+
 /// What the holder of the mount does.
 enum FromHolder {
     Told(ToWorker, Vec<std::os::fd::OwnedFd>),
@@ -33,6 +36,8 @@ enum FromHolder {
 /// # Errors
 /// What keeps it from serving.
 pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
+    // It was started by a descriptor, and would be called by that one's number: `ps` and `top` show this.
+    let _ = rustix::thread::set_name(NAME);
     // Before anything else: every thread is born into it.
     let _ = sandbox::enter(&Rules::of(&plan));
     let options = plan.fuse_options();
