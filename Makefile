@@ -59,6 +59,24 @@ test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,postg
 bench: deps ## ratios to an empty FUSE, to tmpfs and to a raw HTTP request, all from one run
 	$(CARGO) bench --locked
 
+# The fuzzer is C++: deps-packages has no compiler for it, so the build says by itself what is missing.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := handover ledger
+FUZZ_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))-fuzz
+.PHONY: fuzz
+fuzz: ## fuzz what one worker reads of another, FUZZ_SECONDS=600 for each target; needs a C++ compiler
+	cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/rustc CARGO_TARGET_DIR=$(FUZZ_DIR) RUSTFLAGS='--cfg fuzzing' \
+	    $(CARGO) build --locked --target "$$(rustc -vV | sed -n 's/^host: //p')" --bins
+	built=$$(echo $(FUZZ_DIR)/*/debug/handover); built=$${built%/handover}; \
+	"$$built/seeds" $(FUZZ_DIR)/corpus; \
+	for target in $(FUZZ_TARGETS); do \
+	    echo "== fuzzing $$target"; \
+	    mkdir -p $(FUZZ_DIR)/artifacts/$$target; \
+	    "$$built/$$target" $(FUZZ_DIR)/corpus/$$target -artifact_prefix=$(FUZZ_DIR)/artifacts/$$target/ \
+	        -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 \
+	        -rss_limit_mb=2048 -print_final_stats=1 2>&1 | grep -v '^#'; \
+	done
+
 .PHONY: lint
 lint: ## formatting, clippy, and cargo-deny where it is installed
 	$(CARGO) fmt --check

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A point on the clock, in nanoseconds since boot (or since a test began).
 ///
-/// Counted from one, so that an `Option` of it is no larger: there are several in all that is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Counted from one, so that an `Option` of it is no larger: there are several in all that is held. The clock of all processes
+/// of a machine is the same, so one can tell it to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Moment(NonZeroU64);
 
 impl Moment {

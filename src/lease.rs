@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Moment;
 
 /// No lease is asked about more often than this, whatever its life and however often it fails.
@@ -24,7 +26,7 @@ pub struct Grant {
 }
 
 /// When a successor can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Succession {
     /// At any time: it is made before the end of its predecessor.
     Ahead,
@@ -65,13 +67,14 @@ pub struct Step {
 }
 
 /// A lease and what is known of its future. Plain arithmetic: who holds it does what it says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     made: Moment,
     /// When the backend was asked for the newest grant.
     granted: Moment,
     ends: Option<Moment>,
     /// As first granted; `None` where it has no end.
+    #[serde(with = "nanos")]
     life: Option<Duration>,
     succession: Succession,
     /// When to renew; `None` when that does not make it longer any more.
@@ -79,6 +82,7 @@ pub struct Lease {
     /// The first of its kind: what follows is spread widely, so that what was opened in one rush is not renewed in one rush
     /// ever after.
     first: bool,
+    #[serde(deserialize_with = "some_part")]
     chance: f64,
     failures: u32,
     not_before: Moment,
@@ -274,6 +278,25 @@ fn renewal(asked: Moment, life: Duration, early: f64) -> Moment {
 /// Less than this is no growth: backends count in whole seconds.
 fn growth(life: Duration) -> Duration {
     (life / 20).max(FLOOR)
+}
+
+/// A life as another process is told of it: no longer than the clock runs, so that no arithmetic with it overflows.
+mod nanos {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(life: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        life.map(|life| u64::try_from(life.as_nanos()).unwrap_or(u64::MAX)).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_nanos))
+    }
+}
+
+fn some_part<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    f64::deserialize(from).map(part)
 }
 
 fn part(chance: f64) -> f64 {

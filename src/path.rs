@@ -4,14 +4,29 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// A path inside a backend, from the backend's own root: `secret/team/api-key` is three segments.
 ///
 /// Segments hold no `/` and no NUL. They may be empty (an AWS name may start with `/`) and may be `.` or `..`:
 /// each backend refuses what its own protocol could misread before it sends anything.
 ///
 /// A path is part of everything that is held, so it is one block of memory: each segment and a NUL after it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendPath(Arc<str>);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct BackendPath(#[serde(serialize_with = "as_text")] Arc<str>);
+
+fn as_text<S: serde::Serializer>(path: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(path)
+}
+
+impl<'de> Deserialize<'de> for BackendPath {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let is_path = (text.is_empty() || text.ends_with(END)) && !text.contains('/');
+        if is_path { Ok(Self(text.into())) } else { Err(D::Error::custom("no path")) }
+    }
+}
 
 /// Ends a segment. It sorts before every character that a segment may hold, so paths sort by segments.
 const END: char = '\0';

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes that must never be printed, copied by accident or left behind.
@@ -86,7 +87,8 @@ pub fn erase_stack_below() {
 
 /// What a backend calls one version of a secret: a KV v2 number, an AWS VersionId, a store's counter.
 /// Empty where the backend has none (KV v1).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Version(Arc<str>);
 
 impl Version {
@@ -98,6 +100,18 @@ impl Version {
     /// The backend's spelling; empty where it has none.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Version {
+    fn from(spelling: String) -> Self {
+        Self::new(spelling)
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.as_str().to_owned()
     }
 }
 

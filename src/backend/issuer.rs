@@ -4,6 +4,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Error;
@@ -13,7 +14,7 @@ use crate::path::BackendPath;
 use crate::secret::Secret;
 
 /// What lies at a place of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Nature {
     /// Secrets that are kept: reading one changes nothing.
     Stored,
@@ -50,7 +51,7 @@ impl fmt::Debug for Demand {
 }
 
 /// The backend's name for a lease. It is no secret, but whoever has it and a token can end the lease: shown only when asked for.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseId(String);
 
 impl LeaseId {
@@ -72,7 +73,7 @@ impl fmt::Debug for LeaseId {
 }
 
 /// Which of the tokens (or the like) that a backend has had a secret was made with. When that one ends, so does the secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ParentId(pub u64);
 
 /// What is known of a parent.
@@ -122,6 +123,11 @@ pub trait Issuer: Send + Sync {
 
     /// What is known now of what secrets were made with. Never waits.
     fn parent(&self, parent: ParentId) -> Parent;
+
+    /// The server's name for a parent, with which it can be ended and not used; `None`: it is not ours to end.
+    fn accessor(&self, _parent: ParentId) -> Option<String> {
+        None
+    }
 
     /// Ready when [`Self::parent`] may answer otherwise than before. May be dropped and called again.
     async fn parents_changed(&self);

@@ -2,13 +2,14 @@
 //! Does not know any protocol. It counts on a clock of the test, and keeps every lease to its end as a real server does.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::issuer::{Demand, Issued, Issuer, LeaseId, Nature, Parent, ParentId};
+use super::tokens::NoteTokens;
 use super::{Backend, Entry, Error, Kind, Listing};
 use crate::clock::{Clock, Moment};
 use crate::lease::{Grant, Succession};
@@ -79,6 +80,10 @@ struct State {
     delay: Duration,
     parent: u64,
     parents: BTreeMap<u64, Parent>,
+    /// Parents are logins, and have names.
+    logs_in: bool,
+    /// The first parent that is not of a worker that crashed.
+    first_known: u64,
 }
 
 /// What can fail.
@@ -164,6 +169,25 @@ impl Mint {
         self.parents.notify_waiters();
     }
 
+    /// What secrets are made with is a login of each worker's own from now on.
+    pub fn log_in(&self) {
+        self.state().logs_in = true;
+    }
+
+    /// The worker has crashed: its login is lost, and goes on living.
+    pub fn crash(&self) {
+        if self.state().logs_in {
+            self.next_parent();
+        }
+        let mut state = self.state();
+        state.first_known = state.parent;
+    }
+
+    /// Whether a parent is not known to have ended.
+    pub fn is_alive(&self, parent: ParentId) -> bool {
+        self.state().parents.get(&parent.0) != Some(&Parent::Dead)
+    }
+
     /// Ends a lease behind everybody's back.
     pub fn end(&self, serial: usize) {
         let now = self.clock.now();
@@ -204,6 +228,10 @@ impl State {
             _ => false,
         }
     }
+}
+
+fn number(accessor: &str) -> Option<u64> {
+    accessor.strip_prefix("accessor-")?.parse().ok()
 }
 
 fn serial(lease: &LeaseId) -> Option<usize> {
@@ -281,6 +309,10 @@ impl Issuer for Mint {
         .await
     }
 
+    fn accessor(&self, parent: ParentId) -> Option<String> {
+        self.state().logs_in.then(|| format!("accessor-{}", parent.0))
+    }
+
     fn parent(&self, parent: ParentId) -> Parent {
         self.state().parents.get(&parent.0).copied().unwrap_or(Parent::Current(None))
     }
@@ -307,6 +339,25 @@ impl Backend for Mint {
         let below = state.roles.keys().filter_map(|key| key.strip_prefix(&prefix));
         let listing = Listing::new(below.map(Entry::on_the_way_to).collect());
         if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
+    }
+
+    fn knows_token(&self, accessor: &str) -> bool {
+        number(accessor).is_some_and(|number| number >= self.state().first_known)
+    }
+
+    fn note_tokens(&self, notes: Arc<dyn NoteTokens>) {
+        let state = self.state();
+        if state.logs_in {
+            notes.had(&format!("accessor-{}", state.parent), None);
+        }
+    }
+
+    async fn revoke_token(&self, accessor: &str) -> Result<(), Error> {
+        self.answer(Call::Revoke, |state, _| {
+            state.parents.insert(number(accessor).ok_or(Error::NotFound)?, Parent::Dead);
+            Ok(())
+        })
+        .await
     }
 
     fn issuer(&self) -> Option<&dyn Issuer> {

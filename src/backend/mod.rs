@@ -9,13 +9,16 @@ pub mod mint;
 mod retry_after;
 mod short_lived;
 pub mod store;
+pub mod tokens;
 pub mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::path::BackendPath;
@@ -53,7 +56,7 @@ impl fmt::Display for Kind {
 }
 
 /// One name in a folder. A name can be both: Vault allows `foo` and `foo/` side by side.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The last segment, in the backend's spelling.
     pub name: String,
@@ -231,6 +234,31 @@ pub trait Backend: Send + Sync + 'static {
     /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Bounds
     /// its own time; what goes wrong is logged.
     async fn close(&self) {}
+
+    /// The next worker takes over: nothing is had for the mount from now on (no login), and what was had goes there; `None`: this
+    /// backend has nothing. What is on its way is waited for.
+    async fn hand_over(&self) -> Option<tokens::CarriedTokens> {
+        None
+    }
+
+    /// Ends [`Self::hand_over`]: there is no next worker.
+    fn resume(&self) {}
+
+    /// Has what the worker before had. Called before anything is asked, where [`Self::hand_over`] gave something there.
+    async fn take_over(&self, _tokens: tokens::CarriedTokens) {}
+
+    /// Notes there from now on which tokens its logins make, beginning with those that it has.
+    fn note_tokens(&self, _notes: Arc<dyn tokens::NoteTokens>) {}
+
+    /// Whether it has the token that the server calls so.
+    fn knows_token(&self, _accessor: &str) -> bool {
+        false
+    }
+
+    /// Ends a token that it does not have, and with it all that was made with it. [`Error::NotFound`]: there is none (any more).
+    async fn revoke_token(&self, _accessor: &str) -> Result<(), Error> {
+        Err(Error::NotFound)
+    }
 
     /// Called now and then: erase what is held in clear and was not used of late, and close connections whose buffers may
     /// hold what was read a while ago. With a `now` that is far ahead, all of it.

@@ -212,6 +212,7 @@ impl SecretCache {
             backend.versions(&folder.path)
         });
         let Some(versions) = answer.await? else { return Ok(None) };
+        let _taking_in = self.intake.open().await;
         self.counters.refreshes.count();
         let requests = versions.requests;
         let mut moved = Vec::new();

@@ -73,7 +73,7 @@ impl SecretCache {
     }
 
     /// How old an answer may be, in one place for all that may be as old.
-    fn freshness(&self, of: &SecretRef) -> Arc<Freshness> {
+    pub(super) fn freshness(&self, of: &SecretRef) -> Arc<Freshness> {
         let freshness = (self.policy)(of);
         let mut kinds = self.kinds.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(known) = kinds.iter().find(|known| ***known == freshness) {

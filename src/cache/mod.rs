@@ -11,6 +11,7 @@ mod bookmark;
 mod breaker;
 mod fetch;
 mod gate;
+mod hand_over;
 mod lane;
 mod news;
 mod peek;
@@ -26,6 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use moka::future::Cache;
 use moka::notification::RemovalCause;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -38,6 +40,8 @@ pub use ahead::{Done, May};
 pub(crate) use ask::is_about_one_thing;
 pub use bookmark::Bookmark;
 pub use gate::Priority;
+use hand_over::Intake;
+pub use hand_over::{CarriedSlot, Watched};
 use lane::Lane;
 use news::Subscribers;
 pub use news::{Changed, Held, SourceState};
@@ -118,10 +122,12 @@ pub struct SecretCache {
     subscribers: Subscribers,
     /// Guards which versions the watchers of files know; held for a map operation only.
     watched: Mutex<HashMap<SecretRef, Option<Version>>>,
+    /// Closed while the next worker takes over.
+    intake: Intake,
 }
 
 /// What was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Question {
     Read(SecretRef),
     List(SecretRef),
@@ -176,6 +182,7 @@ impl SecretCache {
             earlier: Notify::new(),
             subscribers: Subscribers::default(),
             watched: Mutex::default(),
+            intake: Intake::default(),
         }
     }
 
@@ -369,9 +376,12 @@ impl SecretCache {
 
     /// Fetches, or waits for somebody who does; what came of it when it was our own fetch.
     async fn fetch_shared(&self, question: &Question, how: How<'_>, asked: Moment) -> Option<Answer> {
-        let (mut own, mut before) = (None, None);
+        let (mut own, mut before, mut taking_in) = (None, None, None);
         let fetch = async {
+            self.intake.open().await;
             let (answer, asking) = self.fetch(question, how.asker).await;
+            // Until it is in its place.
+            taking_in = Some(self.intake.open().await);
             // What is held now, which may be newer than when we began to wait.
             let held = self.slots.get(question).await;
             before = held.as_ref().and_then(|slot| slot.secret());
@@ -391,6 +401,7 @@ impl SecretCache {
             self.put_on_schedule(question.clone(), slot);
             self.tell(question, before.as_ref(), slot);
         }
+        drop(taking_in);
         own
     }
 

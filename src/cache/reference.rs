@@ -1,11 +1,13 @@
 //! Owns the name of a question: which backend, where in it, in which way, which version.
 //! Does not know answers.
 
+use serde::{Deserialize, Serialize};
+
 use crate::path::BackendPath;
 use crate::secret::Version;
 
 /// Which of the mount's backends: an index into the sources the cache was built with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SourceId(pub u32);
 
 impl SourceId {
@@ -22,11 +24,11 @@ impl SourceId {
 
 /// In which way something is asked for that is made on demand: 0 is the plain way, others are what the mount's configuration
 /// says ([`crate::leases`] has them). Two ways of asking at one path are two secrets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DemandId(pub u32);
 
 /// One secret or folder in one backend.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SecretRef {
     /// Which backend.
     pub source: SourceId,

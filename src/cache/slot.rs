@@ -1,9 +1,13 @@
 //! Owns the place where one answer lies until it is erased, and what may be done with it at a moment.
 //! Does not know who asked, and asks nobody.
 
+mod carried;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
+
+pub(super) use carried::CarriedLife;
 
 use super::Snapshot;
 use crate::backend::{Error, Listing};
@@ -135,7 +139,7 @@ impl Slot {
             Answer::Listing(Ok(listing)) => listing.weight(),
             Answer::Secret(Err(_)) | Answer::Listing(Err(_)) => 0,
         };
-        let weight = u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX);
+        let weight = weight_of(bytes);
         let state = State {
             answer: Some(Held::new(answer)),
             asking,
@@ -421,6 +425,11 @@ impl State {
             Held::Error(error) => Answer::clone(error),
         })
     }
+}
+
+/// What a slot with so many bytes in it counts for.
+fn weight_of(bytes: usize) -> u32 {
+    u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX)
 }
 
 fn empty(state: &mut State) -> bool {

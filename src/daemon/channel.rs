@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::start::Start;
+use crate::fuse::Done;
 
 /// The longest message, in bytes; most are a few.
 const LONGEST: usize = 64 << 10;
@@ -29,6 +30,12 @@ pub(super) enum ToWorker {
     Start(Box<Start>),
     /// Are you there? [`ToHolder::Pong`] with the same number is the answer.
     Ping(u64),
+    /// Leave whatever the holder has left: its folder, its terminal, its session, the outputs of whoever started it. With this come the
+    /// two outputs that it has by now.
+    Leave {
+        /// Whether it leads a session of its own.
+        session: bool,
+    },
     /// Give what you hold to a successor, over the descriptor that comes with this, and change nothing from then on.
     HandOver,
     /// Nothing came of it: go on.
@@ -46,8 +53,8 @@ pub(super) enum ToWorker {
 pub(super) enum ToHolder {
     /// Requests are answered.
     Serving,
-    /// I am there.
-    Pong(u64),
+    /// I am there, and those who answer programs have got so far.
+    Pong(u64, Done),
     /// A successor is ready to be handed what its predecessor holds.
     Prepared,
     /// Everything was handed over, or why it was not.
@@ -153,7 +160,7 @@ mod tests {
         let (mut reader, writer) = std::io::pipe().unwrap();
         worker.send(&ToHolder::Serving, &[]).unwrap();
         worker.send(&ToHolder::Upgrade, &[&writer]).unwrap();
-        worker.send(&ToHolder::Pong(7), &[]).unwrap();
+        worker.send(&ToHolder::Pong(7, Done::default()), &[]).unwrap();
         let (first, files) = holder.receive::<ToHolder>().unwrap().unwrap();
         assert!(matches!(first, ToHolder::Serving) && files.is_empty());
         let (second, files) = holder.receive::<ToHolder>().unwrap().unwrap();
@@ -163,7 +170,7 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "theirs");
-        assert!(matches!(holder.receive().unwrap().unwrap().0, ToHolder::Pong(7)));
+        assert!(matches!(holder.receive().unwrap().unwrap().0, ToHolder::Pong(7, _)));
         drop(worker);
         assert!(holder.receive::<ToHolder>().unwrap().is_none());
         assert!(holder.send(&ToWorker::Ping(1), &[]).is_err());

@@ -1,11 +1,17 @@
 //! Owns open files: each keeps the version it was opened with until it is closed; and what a handle says of itself.
 //! Does not know what an inode stands for or how the bytes were had.
 
+mod carried;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+
+use tokio::sync::watch;
+
+pub use carried::{CarriedFiles, CarriedHandle};
 
 use crate::cache::Snapshot;
 use crate::number_hash::BuildNumberHash;
@@ -142,27 +148,39 @@ impl Handle {
 /// All open files of this process.
 pub(super) struct Handles {
     numbers: Numbers,
-    /// Guards the map of open files; held for a map operation only.
-    open: RwLock<HashMap<HandleNo, Arc<Handle>, BuildNumberHash>>,
+    /// Guards the open files, and whether they stand still; held for a map operation only.
+    open: RwLock<Open>,
+    /// Tells who waits for it whether they stand still.
+    still: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Open {
+    files: HashMap<HandleNo, Arc<Handle>, BuildNumberHash>,
+    /// The next worker takes over: nothing is opened or closed.
+    still: bool,
 }
 
 impl Handles {
     pub(super) fn of(epoch: Epoch) -> Self {
-        Self { numbers: Numbers::of(epoch), open: RwLock::default() }
+        Self { numbers: Numbers::of(epoch), open: RwLock::default(), still: watch::Sender::new(false) }
     }
 
     pub(super) fn epoch(&self) -> Epoch {
         self.numbers.epoch()
     }
 
-    /// Keeps what was opened, as an edition or 0.
-    pub(super) fn insert(&self, edition: u32, handle: Handle) -> HandleNo {
+    /// Keeps what was opened, as an edition or 0; none while they stand still.
+    pub(super) fn insert(&self, edition: u32, handle: Handle) -> Option<HandleNo> {
         let mut open = self.open.write().unwrap_or_else(|e| e.into_inner());
+        if open.still {
+            return None;
+        }
         loop {
             let number = self.numbers.next(edition);
-            if let Entry::Vacant(free) = open.entry(number) {
+            if let Entry::Vacant(free) = open.files.entry(number) {
                 free.insert(Arc::new(handle));
-                return number;
+                return Some(number);
             }
         }
     }
@@ -170,19 +188,21 @@ impl Handles {
     /// Keeps what another worker opened, under the handle that it gave. Who comes second gets what the first has found.
     pub(super) fn keep(&self, number: HandleNo, handle: Handle) -> Arc<Handle> {
         let mut open = self.open.write().unwrap_or_else(|e| e.into_inner());
-        open.entry(number).or_insert_with(|| Arc::new(handle)).clone()
+        open.files.entry(number).or_insert_with(|| Arc::new(handle)).clone()
     }
 
     pub(super) fn get(&self, number: HandleNo) -> Option<Arc<Handle>> {
-        self.open.read().unwrap_or_else(|e| e.into_inner()).get(&number).cloned()
+        self.open.read().unwrap_or_else(|e| e.into_inner()).files.get(&number).cloned()
     }
 
-    pub(super) fn remove(&self, number: HandleNo) -> Option<Arc<Handle>> {
-        self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&number)
+    /// What was closed, if it was open; none while they stand still.
+    pub(super) fn remove(&self, number: HandleNo) -> Option<Option<Arc<Handle>>> {
+        let mut open = self.open.write().unwrap_or_else(|e| e.into_inner());
+        (!open.still).then(|| open.files.remove(&number))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.open.read().unwrap_or_else(|e| e.into_inner()).len()
+        self.open.read().unwrap_or_else(|e| e.into_inner()).files.len()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod directory;
 mod explain;
+mod hand_over;
 mod handles;
 mod inherited;
 mod on_demand;
@@ -34,7 +35,7 @@ use crate::tree::journal::Journal;
 use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
-pub use handles::{Epoch, Handle, HandleNo, Numbers};
+pub use handles::{CarriedFiles, CarriedHandle, Epoch, Handle, HandleNo, Numbers};
 use on_demand::OnDemand;
 pub use pairs::PAIR_WINDOW;
 use pairs::Pairs;
@@ -184,15 +185,33 @@ impl SecretFs {
         let node = self.inodes.get(ino)?;
         let Place::Field { of, .. } = &node.place else { return None };
         let snapshot = self.cache.marked(of, &node.file.as_ref()?.bookmark)?;
-        Some(self.opened_at(&node, caller, snapshot))
+        self.opened_at(&node, caller, snapshot)
     }
 
     /// Opens a file: the handle keeps the version that is current now, or the one that the thread is reading (see
     /// [`PAIR_WINDOW`]).
     pub async fn open(&self, ino: INodeNo, caller: Caller) -> Result<Opened, Failure> {
-        if let Some(opened) = self.open_at_once(ino, caller) {
-            return opened;
+        loop {
+            if let Some(opened) = self.open_once(ino, caller).await {
+                return opened;
+            }
+            self.handles.going_on().await;
         }
+    }
+
+    /// The same; none while nothing is opened here.
+    async fn open_once(&self, ino: INodeNo, caller: Caller) -> Option<Result<Opened, Failure>> {
+        if let Some(opened) = self.open_at_once(ino, caller) {
+            return Some(opened);
+        }
+        match self.newest_of(ino).await {
+            Ok((node, newest)) => self.opened_at(&node, caller, newest),
+            Err(failure) => Some(Err(failure)),
+        }
+    }
+
+    /// What an open of a file finds: had from the backend, or made, where it is not held.
+    async fn newest_of(&self, ino: INodeNo) -> Result<(Arc<Node>, Arc<Snapshot>), Failure> {
         let node = self.node(ino)?;
         let (Some((tree, of)), Some(file)) = (node.place.shown(), &node.file) else {
             return Err(Failure::IsADirectory);
@@ -202,24 +221,33 @@ impl SecretFs {
         } else {
             self.cache.secret_marking(of, &file.bookmark).await?
         };
-        self.opened_at(&node, caller, snapshot)
+        Ok((node, snapshot))
     }
 
-    fn opened_at(&self, node: &Node, caller: Caller, newest: Arc<Snapshot>) -> Result<Opened, Failure> {
+    /// None while nothing is opened here.
+    fn opened_at(
+        &self,
+        node: &Node,
+        caller: Caller,
+        newest: Arc<Snapshot>,
+    ) -> Option<Result<Opened, Failure>> {
         let now = self.cache.clock().now();
         let is_servable =
             |_: &Arc<Snapshot>| node.place.shown().is_none_or(|(tree, of)| self.is_servable(tree, of));
         let snapshot = self.pairs.older(node, caller, &newest, now).filter(is_servable).unwrap_or(newest);
-        let handle = self.content(node, snapshot)?;
+        let handle = match self.content(node, snapshot) {
+            Ok(handle) => handle,
+            Err(failure) => return Some(Err(failure)),
+        };
         let size = handle.bytes().len() as u64;
         let mark = mark(&handle.snapshot().secret, handle.bytes().len());
         let secret = &handle.snapshot().secret;
         let edition = self.inodes.edition(node, &secret.version, secret.created, size);
-        let handle = self.handles.insert(edition, handle);
+        let handle = self.handles.insert(edition, handle)?;
         let shown = node.file.as_ref().map(|file| &file.shown);
         let attributes_changed = shown.is_some_and(|shown| shown.open(caller.0, handle.0, mark, now));
         let grown = shown.is_some_and(|shown| shown.has_grown(size)).then_some(size);
-        Ok(Opened { handle, attributes_changed, grown })
+        Some(Ok(Opened { handle, attributes_changed, grown }))
     }
 
     /// A file as it is in one version.
@@ -251,7 +279,7 @@ impl SecretFs {
 
     /// Closes a file; the bytes go with the last handle that has them. Returns what was closed.
     pub fn release(&self, handle: HandleNo) -> Option<Arc<Handle>> {
-        self.handles.remove(handle)
+        self.handles.remove(handle).flatten()
     }
 
     /// The names of extended attributes: `user.secretfs.*` on everything that belongs to one secret.

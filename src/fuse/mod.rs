@@ -12,6 +12,7 @@ mod hold;
 mod invalidate;
 mod mount;
 mod mount_point;
+mod progress;
 mod read_only;
 mod refuse_all;
 mod take_over;
@@ -43,6 +44,7 @@ pub use hold::{Held, Offered, hold, place};
 use invalidate::Invalidate;
 pub use mount::{Living, Mounted, Options, Serving, Unmounted, mount, serve};
 pub use mount_point::MountPoint;
+pub use progress::{Done, Progress};
 pub use refuse_all::refuse_all;
 use touch::Own;
 pub use touch::Teller;
@@ -60,6 +62,7 @@ struct Adapter {
     invalidate: Arc<OnceLock<Invalidate>>,
     own: Arc<Own>,
     over: Arc<watch::Sender<bool>>,
+    progress: Progress,
 }
 
 impl Filesystem for Adapter {
@@ -75,6 +78,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _at_work = self.progress.begin();
         if self.own.caused(request) {
             return self.own.look_up(&self.fs, parent, name, reply);
         }
@@ -95,10 +99,12 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
+        let _at_work = self.progress.begin();
         self.fs.forget(ours(ino), lookups);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let _at_work = self.progress.begin();
         if self.own.caused(request) {
             return self.own.attributes(&self.fs, ino, reply);
         }
@@ -136,6 +142,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _at_work = self.progress.begin();
         if self.own.caused(request) {
             return self.own.open(reply);
         }
@@ -162,6 +169,7 @@ impl Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _at_work = self.progress.begin();
         let (ino, handle) = (ours(ino), HandleNo(handle.0));
         let answer = move |file: Result<Arc<Handle>, Failure>| match file {
             Ok(file) => {
@@ -185,7 +193,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -193,18 +201,34 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _at_work = self.progress.begin();
         let handle = HandleNo(handle.0);
-        let closed = self.fs.release(handle);
-        reply.ok();
-        // What a former worker has put into the page cache is known to nobody.
-        if (closed.is_some_and(|file| file.was_paged()) || self.fs.is_inherited(handle))
-            && let Some(invalidate) = self.invalidate.get()
-        {
-            invalidate.pages(ino);
+        let (fs, invalidate) = (self.fs.clone(), self.invalidate.clone());
+        let answer = move |closed: Option<Arc<Handle>>| {
+            reply.ok();
+            // What a former worker has put into the page cache is known to nobody.
+            if (closed.is_some_and(|file| file.was_paged()) || fs.is_inherited(handle))
+                && let Some(invalidate) = invalidate.get()
+            {
+                invalidate.pages(ino);
+            }
+        };
+        match self.fs.release_at_once(handle) {
+            Some(closed) => answer(closed),
+            // The next worker closes it, or we do when there is none.
+            None => {
+                let fs = self.fs.clone();
+                let again = fs.clone();
+                let closing = async move { Ok(fs.release_in_time(handle).await) };
+                self.hand_over.answer(request, closing, move |closed| {
+                    answer(closed.unwrap_or_else(|_| again.release(handle)));
+                });
+            }
         }
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _at_work = self.progress.begin();
         let (fs, directories) = (self.fs.clone(), self.directories.clone());
         let caller = Caller(request.pid());
         let listing = async move { fs.open_directory(ours(ino), caller).await };
@@ -222,6 +246,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _at_work = self.progress.begin();
         self.with_listing(request, ino, handle, offset, move |_, listing| {
             let listing = match listing {
                 Ok(listing) => listing,
@@ -251,6 +276,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _at_work = self.progress.begin();
         self.with_listing(request, ino, handle, offset, move |fs, listing| {
             let listing = match listing {
                 Ok(listing) => listing,
@@ -292,11 +318,13 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _at_work = self.progress.begin();
         self.directories.remove(handle);
         reply.ok();
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _at_work = self.progress.begin();
         // Never asks a backend, so that `df` cannot hang. Nothing is free: nothing can be written.
         let (inodes, _) = self.fs.in_use();
         reply.statfs(0, 0, 0, inodes as u64, 0, 4096, 255, 4096);
@@ -308,6 +336,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _at_work = self.progress.begin();
         // `ls -l` asks for security labels and ACLs of everything: answered without a thought.
         let Some(name) = name.as_bytes().strip_prefix(XATTR_PREFIX.as_bytes()) else {
             return reply.error(errno(&Failure::NoAttribute));
@@ -321,6 +350,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _at_work = self.progress.begin();
         match self.fs.attribute_names(ours(ino)) {
             Ok(names) => {
                 let list: String = names.iter().map(|name| format!("{XATTR_PREFIX}{name}\0")).collect();

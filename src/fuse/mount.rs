@@ -15,6 +15,7 @@ use super::hand_over::HandOver;
 use super::hold::{Held, Offered};
 use super::invalidate::Invalidate;
 use super::mount_point::MountPoint;
+use super::progress::Progress;
 use super::touch::{Own, Teller};
 use super::unanswered::Unanswered;
 use super::{Adapter, take_over};
@@ -51,6 +52,7 @@ pub struct Serving {
     /// Whether the kernel has ended the session: then nothing at the place is this mount any more.
     over: Arc<watch::Sender<bool>>,
     teller: Teller,
+    progress: Progress,
 }
 
 /// A mounted filesystem and its service in one process; it serves until [`Mounted::unmount`], or until it is dropped.
@@ -83,6 +85,7 @@ pub fn serve(
 ) -> io::Result<Serving> {
     let (invalidate, over) = (Arc::default(), Arc::new(watch::Sender::new(false)));
     let own = Arc::new(Own::of(hands.touching().ok()));
+    let progress = Progress::default();
     let adapter = Adapter {
         fs: fs.clone(),
         hand_over: HandOver::new(runtime, options.deadline),
@@ -91,12 +94,13 @@ pub fn serve(
         invalidate: Arc::clone(&invalidate),
         own: own.clone(),
         over: over.clone(),
+        progress: progress.clone(),
     };
     let session = take_over::session(adapter, living.requests, &living.offered, options)?.spawn()?;
     let notifier = session.notifier();
     let _ = invalidate.set(Invalidate::start(notifier.clone())?);
     let teller = Teller::start(fs, notifier, own, hands)?;
-    Ok(Serving { session, over, teller })
+    Ok(Serving { session, over, teller, progress })
 }
 
 /// Serves a mount that was made a moment ago, in this one process.
@@ -151,6 +155,11 @@ impl Serving {
     /// Whether it is gone.
     pub fn is_over(&self) -> bool {
         *self.over.borrow()
+    }
+
+    /// What its threads have done.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Who tells programs of changes.

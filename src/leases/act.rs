@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::entry::{Doing, Entry, Failed, Held};
+use super::ledger::Made;
 use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
@@ -42,6 +43,8 @@ enum Task {
     Revoke(LeaseId),
     /// What is not shown any more.
     GiveBack(LeaseId),
+    /// A token that nobody has any more.
+    EndToken(String),
 }
 
 impl Errand {
@@ -66,10 +69,14 @@ impl Leases {
             return (vec![], book.next);
         }
         book.changed = false;
-        let Book { entries, left, pace, closing, .. } = &mut *book;
+        let Book { entries, left, tokens, pace, closing, paused, .. } = &mut *book;
+        let stands_still = *closing || *paused;
         let mut found = Vec::new();
-        let (unwanted, mut next) = if *closing { (vec![], None) } else { left.due(now) };
-        entries.retain(|of, entry| match self.look(of, entry, left, now, *closing) {
+        let (unwanted, mut next) = if stands_still { (vec![], None) } else { left.due(now) };
+        let needed = |accessor: &str| self.hangs_on(left, accessor, now);
+        let (lost, again) = if stands_still { (vec![], None) } else { tokens.due(now, needed) };
+        next = next.into_iter().chain(again).min();
+        entries.retain(|of, entry| match self.look(of, entry, left, now, stands_still) {
             Found::Now { task, urgent, due } => {
                 found.push((due, urgent, of.clone(), task));
                 true
@@ -88,7 +95,8 @@ impl Leases {
         // What is nearest to its end first.
         found.sort_by_key(|(due, urgent, ..)| (!urgent, *due));
         let unwanted = unwanted.into_iter().map(|(of, id)| Errand { of, task: Task::GiveBack(id) });
-        let mut errands: Vec<Errand> = unwanted.collect();
+        let lost = lost.into_iter().map(|(of, accessor)| Errand { of, task: Task::EndToken(accessor) });
+        let mut errands: Vec<Errand> = unwanted.chain(lost).collect();
         for (_, urgent, of, task) in found {
             if !urgent {
                 let paced = pace.entry(of.source).or_insert(Moment::START);
@@ -102,7 +110,7 @@ impl Leases {
                 entry.doing = match task {
                     Task::Make { .. } => Doing::Making,
                     Task::Renew { .. } => Doing::Renewing,
-                    Task::Revoke(_) | Task::GiveBack(_) => Doing::Revoking,
+                    Task::Revoke(_) | Task::GiveBack(_) | Task::EndToken(_) => Doing::Revoking,
                 };
             }
             errands.push(Errand { of, task });
@@ -128,6 +136,7 @@ impl Leases {
                     }
                 });
             }
+            Task::EndToken(accessor) => self.end_token(&of, &accessor, Priority::Lease).await,
             Task::GiveBack(id) => {
                 let is_gone = self.give_back(&of, &id, Priority::Lease).await.is_ok();
                 let mut book = self.book();
@@ -143,7 +152,7 @@ impl Leases {
         entry: &mut Entry,
         left: &mut LeftBehind,
         now: Moment,
-        closing: bool,
+        stands_still: bool,
     ) -> Found {
         for held in [&mut entry.current, &mut entry.previous].into_iter().flatten() {
             let is_orphan = match self.parent(of.source, held.parent) {
@@ -160,7 +169,11 @@ impl Leases {
         if let Some(ended) = entry.previous.take_if(|held| held.secret.is_none()) {
             left.keep(of, ended, None);
         }
-        if entry.doing != Doing::Nothing || closing {
+        if entry.doing != Doing::Nothing || stands_still {
+            return Found::Later(self.next_end(of, entry));
+        }
+        // What an older worker has left goes first, or there would be one more.
+        if entry.wanted && left.is_to_go_first(of) {
             return Found::Later(self.next_end(of, entry));
         }
         if entry.wanted {
@@ -209,6 +222,8 @@ impl Leases {
         let mut changed = None;
         match made {
             Ok(issued) => {
+                // Before anybody is given it.
+                self.write_down(of, &issued, asked.0);
                 counters.leases_made.count();
                 self.take_note(of, |closing, entry, left| {
                     let held = held(issued, asked, entry.current.is_none());
@@ -220,6 +235,7 @@ impl Leases {
                     let version = held.secret.as_ref().map(|secret| secret.version.clone());
                     if let Some(before) = entry.current.replace(held) {
                         changed = Some(Changed { of: of.clone(), version });
+                        left.outlived(of, self.cache.clock().now());
                         if let Some(older) = entry.previous.replace(before) {
                             left.keep(of, older, None);
                         }
@@ -267,7 +283,12 @@ impl Leases {
         let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
         let counters = self.cache.counters();
         match &renewed {
-            Ok(_) => counters.leases_renewed.count(),
+            Ok(grant) => {
+                if let Some(ledger) = self.ledger.get() {
+                    ledger.renewed(id, grant.life.map(|life| asked.0.plus(life)));
+                }
+                counters.leases_renewed.count();
+            }
             Err(error) => {
                 counters.leases_failed.count();
                 tracing::warn!(backend = %self.name(of), path = %of.path, "a lease is not renewed: {error}");
@@ -306,6 +327,27 @@ impl Leases {
             let what = "a lease is renewed no more: it does not get longer, and is replaced before its end";
             tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
         }
+    }
+
+    /// Writes down what was made.
+    fn write_down(&self, of: &SecretRef, issued: &Issued, asked: Moment) {
+        let (Some(ledger), Some(id)) = (self.ledger.get(), &issued.lease) else { return };
+        let issuer = self.cache.source(of.source).and_then(|source| source.backend.issuer());
+        let accessor = issuer.and_then(|issuer| issuer.accessor(issued.parent?));
+        ledger.made(Made {
+            backend: self.name(of).to_owned(),
+            path: of.path.clone(),
+            demand: of.demand,
+            id: id.clone(),
+            until: issued.grant.life.map(|life| asked.plus(life)),
+            accessor,
+        });
+    }
+
+    /// Whether a lease that is kept for those who use it was made with this token.
+    fn hangs_on(&self, left: &LeftBehind, accessor: &str, now: Moment) -> bool {
+        let Some(ledger) = self.ledger.get() else { return false };
+        left.orphans_alive(now).any(|id| ledger.accessor_of(id).as_deref() == Some(accessor))
     }
 
     /// The name of the backend of a secret.

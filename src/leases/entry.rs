@@ -32,6 +32,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// The same once more, with the same secret.
+    pub(super) fn share(&self) -> Self {
+        Self { id: self.id.clone(), secret: self.secret.clone(), ..*self }
+    }
+
     /// The secret as it may be served at `now`; none at its end.
     pub(super) fn snapshot(&self, parent: Option<Moment>, now: Moment) -> Option<Arc<Snapshot>> {
         let secret = self.secret.as_ref()?;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::entry::Held;
+use super::hand_over::CarriedLeft;
 use crate::backend::issuer::LeaseId;
 use crate::cache::SecretRef;
 use crate::clock::Moment;
@@ -23,6 +24,8 @@ struct Left {
     again: Option<Moment>,
     failures: u32,
     trying: bool,
+    /// Of a worker that crashed: kept until what follows it is replaced.
+    orphan: bool,
 }
 
 impl Left {
@@ -46,6 +49,7 @@ impl LeftBehind {
             again: unwanted_at,
             failures: 0,
             trying: false,
+            orphan: false,
         });
     }
 
@@ -60,7 +64,11 @@ impl LeftBehind {
                     left.trying = true;
                     due.push((left.of.clone(), left.id.clone()));
                 }
-                again => next = next.into_iter().chain(again).min(),
+                // With the last that hangs on it a token can be ended.
+                again => {
+                    let until = left.until.filter(|_| left.orphan);
+                    next = next.into_iter().chain(again).chain(until).min();
+                }
             }
         }
         (due, next)
@@ -93,6 +101,83 @@ impl LeftBehind {
             left.id.clone()
         });
         ids.collect()
+    }
+
+    /// Whether one is being given back.
+    pub(super) fn is_trying(&self) -> bool {
+        self.0.iter().any(|left| left.trying)
+    }
+
+    /// All of them, for the next worker.
+    pub(super) fn export(&self) -> Vec<CarriedLeft> {
+        let each = self.0.iter().map(|left| CarriedLeft {
+            of: left.of.clone(),
+            id: left.id.clone(),
+            until: left.until,
+            again: left.again,
+            failures: left.failures,
+            orphan: left.orphan,
+        });
+        each.collect()
+    }
+
+    /// Has what another worker had.
+    pub(super) fn import(&mut self, carried: Vec<CarriedLeft>) {
+        let each = carried.into_iter().map(|CarriedLeft { of, id, until, again, failures, orphan }| Left {
+            of,
+            id,
+            until,
+            again,
+            failures,
+            trying: false,
+            orphan,
+        });
+        self.0.extend(each);
+    }
+
+    /// Has what a worker that crashed has left.
+    pub(super) fn adopt(
+        &mut self,
+        of: SecretRef,
+        id: LeaseId,
+        until: Option<Moment>,
+        unwanted_at: Option<Moment>,
+    ) {
+        let (again, failures, trying, orphan) = (unwanted_at, 0, false, true);
+        self.0.push(Left { of, id, until, again, failures, trying, orphan });
+    }
+
+    /// What followed a lease of a worker that crashed is replaced: the lease should be gone.
+    pub(super) fn outlived(&mut self, of: &SecretRef, now: Moment) {
+        for left in self.0.iter_mut().filter(|left| left.orphan && left.of == *of && left.again.is_none()) {
+            left.again = Some(now);
+        }
+    }
+
+    /// Whether there is one of a worker that crashed which should be gone, and nobody has tried that yet to the end.
+    pub(super) fn is_to_go_first(&self, of: &SecretRef) -> bool {
+        let first = |left: &Left| left.orphan && left.again.is_some() && left.failures == 0;
+        self.0.iter().any(|left| left.of == *of && first(left))
+    }
+
+    /// Of which secrets there are leases of a worker that crashed, kept for those who use them.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = &SecretRef> {
+        self.0.iter().filter(|left| left.orphan && left.again.is_none()).map(|left| &left.of)
+    }
+
+    /// Leases of a worker that crashed which may live at `now`.
+    pub(super) fn orphans_alive(&self, now: Moment) -> impl Iterator<Item = &LeaseId> {
+        self.0.iter().filter(move |left| left.orphan && left.is_alive(now)).map(|left| &left.id)
+    }
+
+    /// All of them.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &LeaseId> {
+        self.0.iter().map(|left| &left.id)
+    }
+
+    /// As [`Self::alive`], but for those of a worker that crashed.
+    pub(super) fn set_aside(&self, now: Moment) -> impl Iterator<Item = &SecretRef> {
+        self.0.iter().filter(move |left| !left.orphan && left.is_alive(now)).map(|left| &left.of)
     }
 
     /// Takes all of them; what may live at `now`.

@@ -6,12 +6,15 @@
 
 mod act;
 mod entry;
+mod hand_over;
+mod ledger;
 mod left;
+mod orphans;
 mod revoke;
 mod state;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{Notify, watch};
 
@@ -22,7 +25,12 @@ use crate::clock::Moment;
 use crate::lease::{Step, Terms};
 pub use act::Errand;
 use entry::{Entry, Held};
+pub use hand_over::{CarriedBook, CarriedLease, CarriedLeft, CarriedNature};
+use ledger::Ledger;
+pub use ledger::{LedgerEntry, make_ledger, read_ledger};
 use left::LeftBehind;
+use orphans::OrphanTokens;
+pub use orphans::Orphans;
 pub use revoke::{NotRevoked, Revoked};
 pub use state::{LeaseCount, LeaseState};
 
@@ -62,12 +70,15 @@ pub struct Leases {
     earlier: Notify,
     /// Guards what lies where, as far as backends were asked; held for a map operation only.
     natures: Mutex<HashMap<SecretRef, Nature>>,
+    /// Where what is made is written down, for a worker that follows a crash of this one.
+    ledger: OnceLock<Arc<Ledger>>,
 }
 
 #[derive(Default)]
 struct Book {
     entries: HashMap<SecretRef, Entry>,
     left: LeftBehind,
+    tokens: OrphanTokens,
     /// Something has changed since it was looked through.
     changed: bool,
     /// The next that is to be done, when it was looked through the last time.
@@ -76,6 +87,10 @@ struct Book {
     pace: HashMap<SourceId, Moment>,
     /// The mount ends: nothing is made any more.
     closing: bool,
+    /// The next worker takes over: nothing is made, renewed or given back meanwhile.
+    paused: bool,
+    /// What is being given back beside what is due.
+    giving_back: usize,
 }
 
 impl Leases {
@@ -90,6 +105,7 @@ impl Leases {
             book: Mutex::default(),
             earlier: Notify::new(),
             natures: Mutex::default(),
+            ledger: OnceLock::new(),
         }
     }
 
@@ -219,7 +235,7 @@ impl Leases {
     pub async fn replace(&self, of: &SecretRef) -> Result<Arc<Snapshot>, Error> {
         let asked = self.cache.clock().now();
         let limit = self.limits(of.source).max_leases;
-        if self.book().left.alive(asked).filter(|left| left.source == of.source).count() >= limit {
+        if self.book().left.set_aside(asked).filter(|left| left.source == of.source).count() >= limit {
             return Err(Error::TooManyLeases { limit });
         }
         let Some(mut done) = self.want_successor(of, asked) else { return self.open(of).await };

@@ -47,6 +47,7 @@ impl Leases {
     /// What the backend said first. The secret is erased here in any case, also when this is dropped half-way; what is not
     /// ended is tried again.
     pub async fn revoke(&self, of: &SecretRef) -> Result<Option<Revoked>, Error> {
+        let _giving_back = self.begin_to_give_back().await;
         let held = self.taken(of);
         let was_held = held.is_some();
         let now = self.cache.clock().now();
@@ -107,6 +108,15 @@ impl Leases {
         });
         let mut left: Vec<NotRevoked> =
             outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await;
+        let lost = self.book().tokens.take();
+        let tokens = lost.iter().map(async |(of, accessor)| {
+            let left = deadline.since(self.cache.clock().now());
+            let ending = self.end_token(of, accessor, Priority::Operator);
+            if tokio::time::timeout(left, ending).await.is_err() {
+                tracing::error!(backend = %self.name(of), "the token of a worker that crashed lives to its end");
+            }
+        });
+        join_all(tokens).await;
         // What is still on its way may come to a lease that nobody here will know of.
         let book = self.book();
         let on_its_way = book.entries.iter().filter(|(_, entry)| entry.doing == Doing::Making);
@@ -148,6 +158,9 @@ impl Leases {
         });
         match asked.await {
             Ok(()) | Err(Error::NotFound) => {
+                if let Some(ledger) = self.ledger.get() {
+                    ledger.gone(id);
+                }
                 self.cache.counters().leases_revoked.count();
                 tracing::info!(backend = %self.name(of), path = %of.path, "a lease is revoked");
                 Ok(())

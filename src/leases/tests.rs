@@ -2,6 +2,7 @@
 //! Does not know a real server.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod crashes;
 mod model;
 mod regressions;
 mod slow;

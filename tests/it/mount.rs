@@ -5,6 +5,7 @@ mod ages;
 mod background;
 mod changes;
 mod copies;
+mod crashes;
 mod directories;
 mod fstab;
 mod hidden;

@@ -26,7 +26,7 @@ const CONFINED: [(&str, &str, &str); 12] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 21] = [
+const SPAWNS: [(&str, &str); 20] = [
     (
         "src/daemon/worker/mod.rs",
         "whoever listens to the holder waits; a ping is answered by those who answer programs",
@@ -35,9 +35,8 @@ const SPAWNS: [(&str, &str); 21] = [
         "src/daemon/worker/parts.rs",
         "the composition root: the refresh loop, the hooks, the control socket, the news for watchers",
     ),
+    ("src/daemon/worker/succession.rs", "what is held goes over while programs are answered"),
     ("src/daemon/holder/process.rs", "the worker, and whoever listens to it and waits for its end"),
-    ("src/daemon/holder/probe.rs", "who asks a mount that does not answer waits in the kernel"),
-    ("src/daemon/systemd.rs", "systemctl, to tell a restart from a stop"),
     ("src/hooks/mod.rs", "each hook waits for its own time"),
     ("src/hands/mod.rs", "each worker is talked to by a thread of its own"),
     ("src/hands/client.rs", "answers of the hands come in any order, to threads and to tasks"),
@@ -85,7 +84,7 @@ const RAW_ERRNO: [(&str, &str); 1] = [("src/errno.rs", "the table of them")];
 /// Files whose first lines say something else, and why.
 const OTHER_HEAD: [(&str, &str); 1] = [("src/lib.rs", "the front page of the documentation")];
 /// Modules beside the backends in src/backend that all of them share.
-const SHARED_BY_BACKENDS: [&str; 4] = ["issuer", "json_fields", "retry_after", "short_lived"];
+const SHARED_BY_BACKENDS: [&str; 5] = ["issuer", "json_fields", "retry_after", "short_lived", "tokens"];
 /// Longest file, in lines.
 const LONGEST: usize = 500;
 /// Lints that keep a panic, a leak or an unfinished thought out.

@@ -2,6 +2,7 @@
 //! Does not know files or mounts.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod handed_over;
 mod issuing;
 mod lease_answers;
 mod login;

@@ -145,6 +145,11 @@ impl Api {
         Ok(Self { auth: Auth::new(wire, config.token, Clock::System) })
     }
 
+    /// Where the token of the moment comes from.
+    pub(super) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
     /// Closes connections that may hold what was read a while before `now`.
     pub(super) fn tidy(&self, now: Moment) {
         self.auth.wire().transport.tidy(now);

@@ -86,6 +86,10 @@ impl Issuer for Vault {
         self.within(lease::revoke(&self.api, lease)).await
     }
 
+    fn accessor(&self, parent: ParentId) -> Option<String> {
+        self.api.auth().accessor(parent)
+    }
+
     fn parent(&self, parent: ParentId) -> Parent {
         self.api.parent(parent)
     }

@@ -20,6 +20,7 @@ mod well_known;
 mod wire;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 pub use self::config::{AppRole, Config, ConfigError, RoleId, SecretId, Setting, TokenSource};
 use self::engines::{Engine, Engines, Place};
 use super::issuer::Issuer;
+use super::tokens::{CarriedTokens, NoteTokens};
 use super::{Backend, Error, Kind, Listing, Versions};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
@@ -164,6 +166,30 @@ impl Backend for Vault {
 
     async fn close(&self) {
         self.api.close().await;
+    }
+
+    async fn hand_over(&self) -> Option<CarriedTokens> {
+        Some(self.api.auth().hand_over().await)
+    }
+
+    fn resume(&self) {
+        self.api.auth().resume();
+    }
+
+    async fn take_over(&self, tokens: CarriedTokens) {
+        self.api.auth().take_over(tokens).await;
+    }
+
+    fn note_tokens(&self, notes: Arc<dyn NoteTokens>) {
+        self.api.auth().note_in(notes);
+    }
+
+    fn knows_token(&self, accessor: &str) -> bool {
+        self.api.auth().knows(accessor)
+    }
+
+    async fn revoke_token(&self, accessor: &str) -> Result<(), Error> {
+        self.within(lease::revoke_token(&self.api, accessor)).await
     }
 
     fn tidy(&self, now: Moment) {

@@ -2,11 +2,12 @@
 //! Does not know what a worker has to give back.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::channel::ToWorker;
 use super::super::{Failure, kept, systemd};
-use super::{Flow, Holder, probe};
+use super::{Flow, Holder};
 use crate::fuse;
 
 /// How long the last worker may take: 2 s for hooks, 45 s for leases, 10 s for tokens, a second for files that are open, and some.
@@ -71,7 +72,7 @@ impl Holder {
     pub(super) fn note_over(&mut self) {
         let place = self.kept.place.clone();
         // The number of a device that is gone is given to the next mount: it may be one of somebody who mounts anew in this place.
-        let is_aborted = place.is_ours().unwrap_or(false) && probe::is_dead(&place.at);
+        let is_aborted = place.is_ours().unwrap_or(false) && is_dead(&place.at);
         if self.ending.is_none() {
             let why = if is_aborted { "its connection was aborted" } else { "unmounted by somebody else" };
             tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
@@ -172,4 +173,15 @@ impl Holder {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// Whether what is mounted there has nobody behind it, who could answer. No answer within a second is one: somebody thinks about it.
+fn is_dead(at: &Path) -> bool {
+    let (tell, told) = std::sync::mpsc::channel();
+    let at = at.to_owned();
+    let asks = std::thread::Builder::new().name("probe".into()).spawn(move || {
+        let _ = tell.send(rustix::fs::statfs(&at).err());
+    });
+    let said = asks.is_ok().then(|| told.recv_timeout(Duration::from_secs(1)));
+    matches!(said, Some(Ok(Some(rustix::io::Errno::NOTCONN))))
 }

@@ -4,7 +4,6 @@
 //! Everything that may block is done by others (workers, the probe); this loop only hears of it, so it can always act.
 
 mod end;
-mod probe;
 mod process;
 mod upgrade;
 
@@ -26,9 +25,9 @@ use crate::control;
 use crate::fuse::{self, MountPoint, Unattached};
 use crate::hands::Hands;
 use crate::hooks;
+use crate::leases::make_ledger;
 use crate::tree::journal::Journal;
 use end::Ending;
-use probe::Probe;
 pub use process::WorkerCommand;
 use process::{Event, Worker, WorkerNo};
 use upgrade::{TakingOver, Upgrade};
@@ -69,6 +68,9 @@ pub fn hold(
     if kept.journal.len() != 2 {
         kept.journal = Journal::make()?.into();
     }
+    if kept.ledger.len() != 2 {
+        kept.ledger = make_ledger()?.into();
+    }
     let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
     let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs)?;
     if !kept.offered.can_resend() {
@@ -86,6 +88,7 @@ pub fn hold(
         hands,
         fingerprint: handed.fingerprint(command.arguments()),
         handed: handed.to_file()?,
+        is_ready: false,
         command,
         watchdog: plan.watchdog,
         restarts: Restarts::new(max_crashes),
@@ -97,7 +100,6 @@ pub fn hold(
         taking_over: None,
         ending: None,
         is_aborted: false,
-        probe: None,
         pings: 0,
     };
     let ended = runtime.block_on(async {
@@ -109,8 +111,8 @@ pub fn hold(
         if !is_kept {
             holder.outlives_us = holder.kept.keep();
         }
-        holder.probe = Some(Probe::start(holder.kept.place.at.clone(), holder.watchdog / LOOKS)?);
         ready()?;
+        holder.leave();
         systemd::serving(&at);
         holder.keep(&mut heard, &mut signals).await
     });
@@ -145,6 +147,8 @@ struct Holder {
     /// What the configuration is known by.
     fingerprint: [u8; 32],
     handed: OwnedFd,
+    /// Programs can use the mount, and whoever started us was told.
+    is_ready: bool,
     command: WorkerCommand,
     /// A worker that is not heard of for so long is replaced.
     watchdog: Duration,
@@ -160,7 +164,6 @@ struct Holder {
     ending: Option<Ending>,
     /// It ends because somebody has ended the kernel's connection, and not because somebody wanted it to end.
     is_aborted: bool,
-    probe: Option<Probe>,
     pings: u64,
 }
 
@@ -271,20 +274,33 @@ impl Holder {
         Ok(worker)
     }
 
+    /// Has the worker leave what we have left by now.
+    fn leave(&mut self) {
+        self.is_ready = true;
+        let session = rustix::process::getsid(None).is_ok_and(|leader| leader == rustix::process::getpid());
+        if let Some(worker) = &self.serving {
+            let outputs: [&dyn AsFd; 2] = [&rustix::stdio::stdout(), &rustix::stdio::stderr()];
+            worker.tell(&ToWorker::Leave { session }, &outputs);
+        }
+    }
+
     fn note_serving(&mut self) {
         if let Some(worker) = &mut self.serving {
             let now = Instant::now();
             worker.serving = Some(now);
             tracing::debug!(pid = worker.pid, took = ?now - worker.started, "a worker serves");
         }
+        if self.is_ready {
+            self.leave();
+        }
     }
 
     fn said(&mut self, who: WorkerNo, message: ToHolder, files: Vec<OwnedFd>) -> Flow {
         let is_serving = self.serving.as_ref().is_some_and(|worker| worker.number == who);
         match message {
-            ToHolder::Pong(_) => {
+            ToHolder::Pong(_, done) => {
                 if let Some(worker) = self.serving.as_mut().filter(|_| is_serving) {
-                    worker.silent = 0;
+                    worker.heard(done);
                 }
             }
             ToHolder::Serving if is_serving => {
@@ -364,7 +380,6 @@ impl Holder {
         systemd::alive();
         self.pings += 1;
         let ping = self.pings;
-        let is_deaf = self.probe.as_mut().is_some_and(|probe| probe.waits_for_looks() >= LOOKS);
         let is_ending = self.ending.is_some();
         if let Some(worker) = self.serving.as_mut() {
             let stuck = match worker.serving {
@@ -374,16 +389,14 @@ impl Holder {
                 // It has its own time for that.
                 Some(_) if is_ending => None,
                 Some(_) if worker.silent >= LOOKS => Some("does not answer"),
-                Some(since) if is_deaf && since.elapsed() >= self.watchdog => {
-                    Some("does not answer programs")
-                }
+                Some(_) if worker.stuck >= LOOKS => Some("does not answer programs"),
                 Some(_) => None,
             };
             if let Some(stuck) = stuck {
                 tracing::error!(pid = worker.pid, "a worker {stuck}: it is replaced");
                 worker.kill();
                 // Not again at every look until its end is heard of.
-                worker.silent = 0;
+                (worker.silent, worker.stuck) = (0, 0);
                 worker.started = Instant::now();
                 worker.serving = worker.serving.map(|_| worker.started);
             } else if worker.serving.is_some() {

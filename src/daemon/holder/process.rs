@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::channel::{Channel, ToHolder, ToWorker};
+use crate::fuse::Done;
 
 /// Which of all workers that a mount has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl WorkerCommand {
     }
 
     /// Where the program's file is, or was.
-    pub(super) fn path(&self) -> &std::path::Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -73,9 +74,8 @@ impl WorkerCommand {
             .arg0("secretfs")
             .arg(OsStr::new("worker"))
             .args(&self.arguments)
-            .current_dir(&self.folder)
-            // What ends us from a terminal is ours to hear.
-            .process_group(0)
+            // A folder that is gone meanwhile is no reason to end the mount.
+            .current_dir(if self.folder.is_dir() { &self.folder } else { Path::new("/") })
             .stdin(Stdio::from(input))
             .spawn()
     }
@@ -93,6 +93,9 @@ pub(super) struct Worker {
     pub(super) serving: Option<Instant>,
     /// Looks since it was heard of.
     pub(super) silent: u32,
+    /// Looks in a row at which nothing had been answered that was being answered before.
+    pub(super) stuck: u32,
+    done: Done,
 }
 
 impl Worker {
@@ -114,7 +117,24 @@ impl Worker {
             .name("worker".into())
             .spawn(move || listen(number, &heard, child, &events))?;
         let now = Instant::now();
-        Ok(Self { number, channel, process, pid, started: now, serving: None, silent: 0 })
+        Ok(Self {
+            number,
+            channel,
+            process,
+            pid,
+            started: now,
+            serving: None,
+            silent: 0,
+            stuck: 0,
+            done: Done::default(),
+        })
+    }
+
+    /// It is there, and those who answer programs have got so far.
+    pub(super) fn heard(&mut self, done: Done) {
+        self.silent = 0;
+        self.stuck = if done.is_stuck_since(self.done) { self.stuck + 1 } else { 0 };
+        self.done = done;
     }
 
     /// Tells it something. A worker that is gone does not hear it, and is told of by its end.

@@ -2,8 +2,10 @@
 //! Does not know how the mount came to be, or who else serves it before and after.
 
 mod parts;
+mod succession;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -16,17 +18,20 @@ use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
 use super::{Failure, Plan};
 use crate::fuse::{self, Unmounted};
+use crate::handover::{Fingerprint, State};
 use crate::hands;
+use crate::leases::read_ledger;
 use crate::tree::journal::Journal;
 pub(super) use parts::build_source;
 use parts::{Parts, Running, Shown};
+use succession::{Old, succeed};
 
 /// What the process is called; Linux takes fifteen bytes.
 const NAME: &std::ffi::CStr = c"secretfs-worker";
 
 /// What the holder of the mount does.
 enum FromHolder {
-    Told(ToWorker, Vec<std::os::fd::OwnedFd>),
+    Told(ToWorker, Vec<OwnedFd>),
     /// It is gone.
     Gone,
 }
@@ -56,22 +61,32 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let hands = UnixStream::from(called.give(Given::Hands)?);
     let hands = hands::Client::over(hands, called.start.touching_thread.clone())?;
     let parts = Parts::build(plan, &called.place().at, hands.clone())?;
-    if called.start.succeeds && !succeed(&runtime, &mut called, &mut told) {
-        return Ok(());
-    }
+    let fingerprint = called.start.fingerprint;
+    let state = if called.start.succeeds {
+        let legacy = called.take(Given::Legacy);
+        let state = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
+        let Some(state) = state else { return Ok(()) };
+        state
+    } else {
+        State::default()
+    };
+    let files = runtime.block_on(state.install(&parts.cache, &parts.leases));
+    // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
+    parts.leases.keep_ledger(read_ledger([called.give(Given::Ledger)?, called.give(Given::Ledger)?]));
     // Not before the predecessor is gone: it writes into it to its last moment.
     let journal = [called.give(Given::Journal)?, called.give(Given::Journal)?];
-    let (journal, taken) = Journal::open(journal, called.start.fingerprint);
+    let (journal, taken) = Journal::open(journal, fingerprint);
     match taken {
         Ok(()) => tracing::debug!(inodes = journal.inherited(), worker = journal.worker(), "taking over"),
         Err(why) => tracing::warn!("what is open begins anew for its readers: {why}"),
     }
     let mut parts = parts.show(journal);
+    parts.fs.import(files);
     let living = fuse::Living { requests: called.give(Given::Requests)?, offered: called.start.offered };
     let serving = fuse::serve(parts.fs.clone(), living, &options, hands, runtime.handle().clone())?;
     let running = parts.run(&runtime, &serving, &called.start, &channel);
     say(&channel, &ToHolder::Serving);
-    let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, &runtime));
+    let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, (&runtime, &parts, fingerprint)));
     let is_over = why == End::Over;
     if is_over {
         // At once: what follows may take its time, and nobody can read any more.
@@ -103,8 +118,9 @@ async fn until_the_end(
     channel: &Channel,
     told: &mut UnboundedReceiver<FromHolder>,
     serving: &fuse::Serving,
-    runtime: &Runtime,
+    (runtime, parts, fingerprint): (&Runtime, &Shown, Fingerprint),
 ) -> End {
+    let old = Old::new();
     loop {
         let message = tokio::select! {
             message = told.recv() => message,
@@ -112,33 +128,25 @@ async fn until_the_end(
         };
         match message {
             Some(FromHolder::Told(ToWorker::Ping(number), _)) => {
-                let channel = channel.clone();
-                // By those who answer programs as well: it is they who must not be stuck.
-                runtime.spawn(async move { say(&channel, &ToHolder::Pong(number)) });
+                let (channel, progress) = (channel.clone(), serving.progress().clone());
+                // By those who wait for backends as well: they must not be stuck either.
+                runtime.spawn(async move { say(&channel, &ToHolder::Pong(number, progress.done())) });
             }
-            Some(FromHolder::Told(ToWorker::HandOver, _)) => say(channel, &ToHolder::HandedOver(Ok(()))),
+            Some(FromHolder::Told(ToWorker::HandOver, files)) => match files.into_iter().next() {
+                Some(to) => old.hand_over(parts, to, fingerprint, channel),
+                None => say(channel, &ToHolder::HandedOver(Err("nobody takes it".to_owned()))),
+            },
+            Some(FromHolder::Told(ToWorker::GoOn, _)) => old.go_on(),
+            Some(FromHolder::Told(ToWorker::Leave { session }, outputs)) => {
+                if let Err(error) = leave(session, &outputs) {
+                    tracing::warn!("cannot leave the terminal: {error}");
+                }
+            }
             Some(FromHolder::Told(ToWorker::End(_), _)) => return End::Told,
             Some(FromHolder::Told(..)) => {}
             Some(FromHolder::Gone) | None => return End::HolderGone,
         }
     }
-}
-
-/// Takes in what the predecessor holds, and waits until that is gone. False where nothing comes of it.
-fn succeed(runtime: &Runtime, called: &mut Called, told: &mut UnboundedReceiver<FromHolder>) -> bool {
-    let channel = called.channel.clone();
-    drop(called.take(Given::Legacy));
-    say(&channel, &ToHolder::Prepared);
-    say(&channel, &ToHolder::TookIn(Ok(())));
-    runtime.block_on(async {
-        loop {
-            match told.recv().await {
-                Some(FromHolder::Told(ToWorker::TakeOver, _)) => return true,
-                Some(FromHolder::Told(..)) => {}
-                Some(FromHolder::Gone) | None => return false,
-            }
-        }
-    })
 }
 
 /// The end in its order: nobody gets in any more, everything is given back, nobody waits.
@@ -174,6 +182,20 @@ async fn detached(told: &mut UnboundedReceiver<FromHolder>) {
             return;
         }
     }
+}
+
+/// As the holder has left whoever started it.
+fn leave(session: bool, outputs: &[OwnedFd]) -> io::Result<()> {
+    if let [out, err] = outputs {
+        rustix::stdio::dup2_stdout(out)?;
+        rustix::stdio::dup2_stderr(err)?;
+    }
+    if session {
+        // Fails only for a process that leads a group already, which then has no terminal to leave.
+        let _ = rustix::process::setsid();
+        rustix::process::chdir("/")?;
+    }
+    Ok(())
 }
 
 fn say(channel: &Channel, message: &ToHolder) {

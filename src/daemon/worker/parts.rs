@@ -40,8 +40,8 @@ const PATIENCE_WITH_TOKENS: Duration = Duration::from_secs(10);
 
 /// What a mount is made of, but for what the kernel knows of it.
 pub(super) struct Parts {
-    cache: Arc<SecretCache>,
-    leases: Arc<Leases>,
+    pub(super) cache: Arc<SecretCache>,
+    pub(super) leases: Arc<Leases>,
     trees: Trees,
     hooks: Arc<Hooks>,
     hands: hands::Client,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use serde::{Deserialize, Serialize};
 
 use super::super::*;
 use crate::backend::mint::{Call, Mint, Role};
@@ -35,6 +36,8 @@ enum Op {
     Replace(usize),
     /// Somebody revokes what was made the last time.
     EndLast,
+    /// Another worker takes over.
+    HandOver,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -64,6 +67,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => role.clone().prop_map(Op::Revoke),
         1 => role.prop_map(Op::Replace),
         1 => Just(Op::EndLast),
+        2 => Just(Op::HandOver),
     ]
 }
 
@@ -90,6 +94,16 @@ fn of(role: usize) -> SecretRef {
     SecretRef::current(SourceId(0), BackendPath::parse(ROLES[role].0).unwrap())
 }
 
+/// What one worker has of leases: none.
+fn worker(mint: &Arc<Mint>, clock: &Clock) -> Leases {
+    let source = Source { name: "test".into(), backend: mint.clone() };
+    let cache = Arc::new(SecretCache::new(vec![source], cache::Limits::default(), clock.clone()));
+    // Of the last, what nobody opens is given back.
+    let idle = |of: &SecretRef| (*of == self::of(ROLES.len() - 1)).then_some(Duration::from_secs(30));
+    let terms = move |of: &SecretRef| Terms { overlap: None, idle_revoke: idle(of) };
+    Leases::new(cache, vec![], vec![], Box::new(terms))
+}
+
 impl Life {
     fn new() -> Self {
         let clock = Clock::manual();
@@ -99,12 +113,7 @@ impl Life {
             let (ttl, max_ttl) = (Duration::from_secs(ttl), Duration::from_secs(max));
             mint.role(path, Role { ttl, max_ttl, ..Role::default() });
         }
-        let source = Source { name: "test".into(), backend: mint.clone() };
-        let cache = Arc::new(SecretCache::new(vec![source], cache::Limits::default(), clock.clone()));
-        // Of the last, what nobody opens is given back.
-        let idle = |of: &SecretRef| (*of == self::of(ROLES.len() - 1)).then_some(Duration::from_secs(30));
-        let terms = move |of: &SecretRef| Terms { overlap: None, idle_revoke: idle(of) };
-        let leases = Leases::new(cache, vec![], vec![], Box::new(terms));
+        let leases = worker(&mint, &clock);
         let now = clock.now();
         let (kept, ended) = ([false; ROLES.len()], vec![]);
         Self {
@@ -208,6 +217,19 @@ impl Life {
                     self.disturbed();
                 }
             }
+            Op::HandOver => {
+                let before = (self.mint.counts(), self.leases.states());
+                assert!(self.leases.pause(Duration::from_secs(5)).await);
+                let next = worker(&self.mint, &self.clock);
+                next.import(carried(self.leases.export()));
+                assert_eq!(self.mint.counts(), before.0, "a handover asks nobody");
+                let told = |states: Vec<LeaseState>| {
+                    let states = states.into_iter().map(|state| LeaseState { ends: None, ..state });
+                    format!("{:?}", states.collect::<Vec<_>>())
+                };
+                assert_eq!(told(next.states()), told(before.1));
+                self.leases = next;
+            }
         }
     }
 
@@ -236,6 +258,14 @@ impl Life {
         let (_, _, asked) = self.mint.counts();
         assert!(asked <= allowed, "{asked} questions where {allowed} are allowed");
     }
+}
+
+/// As it comes out at the other end.
+fn carried(book: CarriedBook) -> CarriedBook {
+    fn each<T: Serialize + for<'de> Deserialize<'de>>(all: Vec<T>) -> Vec<T> {
+        all.iter().map(|one| postcard::from_bytes(&postcard::to_stdvec(one).unwrap()).unwrap()).collect()
+    }
+    CarriedBook { leases: each(book.leases), left: each(book.left), natures: each(book.natures) }
 }
 
 fn serial(snapshot: &Snapshot) -> usize {

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 use crate::support::available;
 use crate::support::mount::{Mount, Store, possible, run, secretfs};
 
-const MANY: usize = 3000;
+pub(super) const MANY: usize = 3000;
 
 #[test]
 fn a_folder_of_thousands_lists_every_name_once() {
@@ -79,12 +79,12 @@ fn df_works_and_nothing_is_free() {
     );
 }
 
-fn name(number: usize) -> String {
+pub(super) fn name(number: usize) -> String {
     format!("secret-number-{number:04}")
 }
 
 /// A mount with 3,000 secrets in the folder `many`.
-fn crowded() -> (Store, Mount) {
+pub(super) fn crowded() -> (Store, Mount) {
     static DOCUMENT: OnceLock<String> = OnceLock::new();
     let document = DOCUMENT.get_or_init(|| {
         let secrets: Vec<_> = (0..MANY)

@@ -43,6 +43,20 @@ fn state(ttl: i64, renewable: bool) -> Reply {
 }
 
 #[tokio::test]
+async fn a_token_is_revoked_by_its_name_where_the_policy_allows_it() {
+    for (status, expected) in [(204, Ok(())), (400, Err(Error::NotFound)), (403, Err(Error::Forbidden))] {
+        let (_fake, vault) = server("database", move |at, request| match at {
+            "token/revoke-accessor" => {
+                assert!(String::from_utf8_lossy(&request.body).contains("canary-name"));
+                error(status)
+            }
+            _ => error(404),
+        });
+        assert_eq!(vault.revoke_token("canary-name").await, expected, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_lease_that_may_still_be_good_is_not_thrown_away_and_one_that_is_not_is() {
     type Lookup = fn() -> Reply;
     let cannot = Error::Refused("the lease cannot be renewed".to_owned());

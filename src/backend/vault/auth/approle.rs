@@ -41,9 +41,9 @@ impl From<Error> for Failure {
 /// A wrapped secret id, and what came of it.
 pub(super) struct Unwrapped {
     /// What the file held. It is of no use to anybody any more.
-    content: SecretBytes,
+    pub(super) content: SecretBytes,
     /// The secret id; or why there is none, for as long as the file holds the same.
-    outcome: Result<SecretBytes, Error>,
+    pub(super) outcome: Result<SecretBytes, Error>,
 }
 
 #[derive(Serialize)]

@@ -33,6 +33,8 @@ impl Facts {
 pub(super) struct Login {
     /// Text that a header can hold.
     pub(super) token: String,
+    /// The server's name for it.
+    pub(super) accessor: Option<String>,
     pub(super) facts: Facts,
 }
 
@@ -62,6 +64,8 @@ struct WithAuth {
 #[derive(Deserialize)]
 struct Auth {
     client_token: String,
+    #[serde(default)]
+    accessor: Option<String>,
     lease_duration: u64,
     #[serde(default)]
     renewable: bool,
@@ -80,7 +84,8 @@ pub(super) fn granted(body: &[u8]) -> Result<Login, Error> {
     let life = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
     // The policy `default` allows a token to look itself up; not every token has it.
     let looks = auth.token_policies.iter().flatten().any(|policy| policy == "default");
-    Ok(Login { token, facts: Facts::new(life, auth.renewable, auth.num_uses, looks) })
+    let accessor = auth.accessor.filter(|accessor| !accessor.is_empty());
+    Ok(Login { token, accessor, facts: Facts::new(life, auth.renewable, auth.num_uses, looks) })
 }
 
 #[cfg(test)]

@@ -42,29 +42,31 @@ pub(in crate::backend::vault) enum Use {
 /// All tokens. Plain bookkeeping: who holds it does what it says.
 #[derive(Default)]
 pub(super) struct Ledger {
-    last: u64,
-    current: Option<Arc<Token>>,
-    known: BTreeMap<u64, Known>,
+    pub(super) last: u64,
+    pub(super) current: Option<Arc<Token>>,
+    pub(super) known: BTreeMap<u64, Known>,
     /// A token of this backend was good once.
-    ever_good: bool,
+    pub(super) ever_good: bool,
 }
 
-struct Known {
+pub(super) struct Known {
     /// While it is in use, and after that while it is to be given back.
-    token: Option<Arc<Token>>,
+    pub(super) token: Option<Arc<Token>>,
+    /// The server's name for it, with which it can be revoked and not used; known of what our logins made.
+    pub(super) accessor: Option<String>,
     /// `None`: nothing is known, or it has no end.
-    lease: Option<Lease>,
-    asked: bool,
-    looks: bool,
-    uses: Option<u32>,
-    used: bool,
+    pub(super) lease: Option<Lease>,
+    pub(super) asked: bool,
+    pub(super) looks: bool,
+    pub(super) uses: Option<u32>,
+    pub(super) used: bool,
     /// Something was made with it.
-    noted: bool,
+    pub(super) noted: bool,
     /// The server has answered a call with it.
-    good: bool,
+    pub(super) good: bool,
     /// Renewing makes it longer, as far as is known.
-    grows: bool,
-    dead: bool,
+    pub(super) grows: bool,
+    pub(super) dead: bool,
 }
 
 impl Ledger {
@@ -114,6 +116,7 @@ impl Ledger {
         &mut self,
         middleware: EndpointMiddleware,
         ours: bool,
+        accessor: Option<String>,
         facts: Option<Facts>,
         (asked, now): (Moment, Moment),
         chance: f64,
@@ -137,6 +140,7 @@ impl Ledger {
         }
         let mut known = Known {
             token: Some(token),
+            accessor,
             lease: None,
             asked: false,
             looks: false,
@@ -283,6 +287,19 @@ impl Ledger {
     pub(super) fn to_give_back(&self, now: Moment) -> Vec<Arc<Token>> {
         let alive = self.known.values().filter(|known| !known.is_over(now) && known.uses != Some(0));
         alive.filter_map(|known| known.token.clone()).filter(|token| token.ours).collect()
+    }
+
+    /// The server's name for a token of ours.
+    pub(super) fn accessor(&self, id: ParentId) -> Option<String> {
+        self.known.get(&id.0)?.accessor.clone()
+    }
+
+    /// The server's names for the tokens of ours that are not known to have ended, and when they do.
+    pub(super) fn accessors(&self, now: Moment) -> Vec<(String, Option<Moment>)> {
+        let alive = self.known.values().filter(|known| !known.is_over(now));
+        let named = alive
+            .filter_map(|known| Some((known.accessor.clone()?, known.lease.and_then(|lease| lease.ends()))));
+        named.collect()
     }
 
     fn of_current(&self) -> Option<&Known> {

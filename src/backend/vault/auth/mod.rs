@@ -4,6 +4,7 @@
 //! A token comes from `VAULT_TOKEN`, from a file, or from a login; another way to log in is another arm of [`settle`]'s `obtain`.
 
 mod approle;
+mod carried;
 mod facts;
 mod file;
 mod ledger;
@@ -11,7 +12,7 @@ mod pace;
 mod settle;
 mod tend;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures_util::future::join_all;
 use tokio::sync::Notify;
@@ -25,6 +26,7 @@ use super::config::TokenSource;
 use super::wire::Wire;
 use crate::backend::Error;
 use crate::backend::issuer::{Parent, ParentId};
+use crate::backend::tokens::NoteTokens;
 use crate::clock::{Clock, Moment};
 
 /// The tokens of one backend.
@@ -40,7 +42,11 @@ struct Core {
     ledger: Mutex<Ledger>,
     /// Whoever has it is the only one who logs in, reads the file, or asks whether the token lives: all others wait for what
     /// comes of it. Held across calls of this folder alone, each of which is bounded.
-    turn: tokio::sync::Mutex<Turn>,
+    turn: Arc<tokio::sync::Mutex<Turn>>,
+    /// Guards the turn of nobody, kept while the next worker takes over; held to put it there or to take it away.
+    paused: Mutex<Option<tokio::sync::OwnedMutexGuard<Turn>>>,
+    /// Where the names of our logins' tokens are noted.
+    notes: OnceLock<Arc<dyn NoteTokens>>,
     /// Told when what is known of a parent has changed.
     parents_changed: Notify,
     /// Told when there is another token to be tended.
@@ -55,7 +61,9 @@ impl Auth {
             source,
             clock,
             ledger: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
+            paused: Mutex::default(),
+            notes: OnceLock::new(),
             parents_changed: Notify::new(),
             another: Notify::new(),
         };
@@ -97,6 +105,24 @@ impl Auth {
         self.core.ledger().is_good(token.id);
     }
 
+    /// Notes there from now on, beginning with what is had.
+    pub(super) fn note_in(&self, notes: Arc<dyn NoteTokens>) {
+        let had = self.core.ledger().accessors(self.core.clock.now());
+        had.iter().for_each(|(accessor, until)| notes.had(accessor, *until));
+        let _ = self.core.notes.set(notes);
+    }
+
+    /// Whether a login of ours made the token that the server calls so.
+    pub(super) fn knows(&self, accessor: &str) -> bool {
+        let had = self.core.ledger().accessors(self.core.clock.now());
+        had.iter().any(|(known, _)| known == accessor)
+    }
+
+    /// The server's name for a token of ours.
+    pub(super) fn accessor(&self, id: ParentId) -> Option<String> {
+        self.core.ledger().accessor(id)
+    }
+
     /// What is known of a token that something was made with.
     pub(super) fn parent(&self, id: ParentId) -> Parent {
         let now = self.core.clock.now();
@@ -123,9 +149,12 @@ impl Auth {
                 Err(_) => return,
             };
             match self.core.wire.send_within(&call, &token.middleware).await {
-                Ok(_) => tracing::info!(server, "the token of our login is given back"),
+                Ok(_) => {
+                    self.core.note_gone(token.id);
+                    tracing::info!(server, "the token of our login is given back");
+                }
                 // What is gone need not be given back.
-                Err(no_body) if no_body.token_invalid => {}
+                Err(no_body) if no_body.token_invalid => self.core.note_gone(token.id),
                 Err(no_body) => {
                     let why = no_body.error;
                     tracing::warn!(
@@ -151,6 +180,20 @@ impl Core {
         self.ledger.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// Notes that a login of ours has made a token, or that it was renewed: before anything is made with it.
+    fn note_had(&self, accessor: Option<&str>, until: Option<Moment>) {
+        if let (Some(notes), Some(accessor)) = (self.notes.get(), accessor) {
+            notes.had(accessor, until);
+        }
+    }
+
+    fn note_gone(&self, id: ParentId) {
+        let accessor = self.ledger().accessor(id);
+        if let (Some(notes), Some(accessor)) = (self.notes.get(), accessor) {
+            notes.gone(&accessor);
+        }
+    }
+
     /// Changes what is known, and tells who waits when that changes what is known of a parent.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, Moment) -> T) -> T {
         let now = self.clock.now();
@@ -167,6 +210,7 @@ impl Core {
     fn is_dead_for_good(&self, token: &Token) {
         let news = self.change(|ledger, _| ledger.died(token.id));
         if news {
+            self.note_gone(token.id);
             let server = self.wire.transport.origin();
             tracing::warn!(server, "the token is refused: it has expired, was revoked or is used up");
         }

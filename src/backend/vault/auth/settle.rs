@@ -29,7 +29,7 @@ pub(super) struct Turn {
     /// When which token was last asked about, because of a 403.
     asked: Option<(ParentId, Moment)>,
     logins: Pause,
-    unwrapped: Option<Unwrapped>,
+    pub(super) unwrapped: Option<Unwrapped>,
     /// The token file when it was last read.
     read: Option<file::Mark>,
 }
@@ -213,6 +213,8 @@ impl Core {
         let server = self.wire.transport.origin();
         let (error, refused) = match approle::log_in(&self.wire, role, &mut turn.unwrapped).await {
             Ok(login) => {
+                let until = login.facts.grant.life.map(|life| asked.plus(life));
+                self.note_had(login.accessor.as_deref(), until);
                 let useful = {
                     let ledger = self.ledger();
                     ledger.current().is_none_or(|before| !before.ours || ledger.was_good(before.id))
@@ -224,7 +226,14 @@ impl Core {
                 }
                 let middleware = self.wire.middleware(login.token);
                 self.change(|ledger, now| {
-                    ledger.install(middleware, true, Some(login.facts), (asked, now), chance());
+                    ledger.install(
+                        middleware,
+                        true,
+                        login.accessor,
+                        Some(login.facts),
+                        (asked, now),
+                        chance(),
+                    );
                 });
                 self.another.notify_one();
                 tracing::info!(server, "logged in");
@@ -246,7 +255,7 @@ impl Core {
 
     fn install(&self, token: String) {
         let middleware = self.wire.middleware(token);
-        self.change(|ledger, now| ledger.install(middleware, false, None, (now, now), chance()));
+        self.change(|ledger, now| ledger.install(middleware, false, None, None, (now, now), chance()));
         self.another.notify_one();
     }
 }

@@ -154,7 +154,11 @@ impl Auth {
         match answer {
             Ok(renewal) => {
                 let grant = renewal.facts.grant;
-                core.change(|ledger, _| ledger.renewed(token.id, asked, grant, chance()));
+                let accessor = core.change(|ledger, _| {
+                    ledger.renewed(token.id, asked, grant, chance());
+                    ledger.accessor(token.id)
+                });
+                core.note_had(accessor.as_deref(), grant.life.map(|life| asked.plus(life)));
                 tracing::debug!(server, "the token is renewed");
             }
             Err(error) => {

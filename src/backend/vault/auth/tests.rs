@@ -1,6 +1,8 @@
 //! Owns the promises of having a token: one question, one login, however many are refused at once.
 //! Does not know Vault: a small server answers as it would.
 
+mod handed_over;
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;

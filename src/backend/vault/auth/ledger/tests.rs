@@ -18,7 +18,7 @@ fn middleware() -> EndpointMiddleware {
 }
 
 fn log_in(ledger: &mut Ledger, facts: Facts, now: Moment) -> ParentId {
-    ledger.install(middleware(), true, Some(facts), (now, now), 0.0);
+    ledger.install(middleware(), true, None, Some(facts), (now, now), 0.0);
     ledger.current().unwrap().id
 }
 
@@ -65,7 +65,7 @@ fn after_a_new_login_the_old_token_lives_to_the_end_it_had_or_is_dead_at_once() 
 #[test]
 fn the_root_token_has_no_end_and_nothing_is_to_be_done_with_it() {
     let mut ledger = Ledger::default();
-    ledger.install(middleware(), false, None, (at(0), at(0)), 0.5);
+    ledger.install(middleware(), false, None, None, (at(0), at(0)), 0.5);
     let id = ledger.current().unwrap().id;
     assert_eq!(ledger.parent(id, at(1)), Parent::Current(None), "nothing is known yet");
     ledger.learn(id, at(1), facts(None, false, None), 0.5);
@@ -77,7 +77,7 @@ fn the_root_token_has_no_end_and_nothing_is_to_be_done_with_it() {
 #[test]
 fn a_token_that_nothing_can_follow_is_renewed_to_its_very_end() {
     let mut ledger = Ledger::default();
-    ledger.install(middleware(), false, None, (at(0), at(0)), 0.0);
+    ledger.install(middleware(), false, None, None, (at(0), at(0)), 0.0);
     let id = ledger.current().unwrap().id;
     ledger.learn(id, at(0), facts(Some(60), true, None), 0.0);
     let mut now = at(40);
@@ -97,7 +97,7 @@ fn a_token_that_nothing_can_follow_is_renewed_to_its_very_end() {
 #[test]
 fn a_whole_life_follows_the_rest_of_one() {
     let mut ledger = Ledger::default();
-    ledger.install(middleware(), false, None, (at(0), at(0)), 0.0);
+    ledger.install(middleware(), false, None, None, (at(0), at(0)), 0.0);
     let id = ledger.current().unwrap().id;
     ledger.learn(id, at(0), facts(Some(30), true, None), 0.0);
     ledger.renewed(id, at(20), facts(Some(3600), true, None).grant, 0.0);

@@ -1,0 +1,217 @@
+//! Owns the ledger: a record of the leases that live and of the tokens they hang on, which the next worker reads after a crash.
+//! Does not know what is done about what it finds. Names and ids only: never a value, never a token.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::issuer::LeaseId;
+use crate::backend::tokens::NoteTokens;
+use crate::cache::DemandId;
+use crate::clock::{Clock, Moment};
+use crate::path::BackendPath;
+use crate::record::{self, Entry, Opening, Record};
+
+/// What was made under another configuration is given back all the same, so the ledger is never refused for that.
+const EVERY_CONFIGURATION: [u8; 32] = *b"every configuration of the mount";
+
+/// One line of the ledger. Backends are called by their names: numbers are those of one configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerEntry(Line);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Line {
+    Made(Made),
+    Renewed { id: LeaseId, until: Option<Moment> },
+    Gone { id: LeaseId },
+    Token { backend: String, accessor: String, until: Option<Moment> },
+    TokenGone { backend: String, accessor: String },
+}
+
+impl Entry for LedgerEntry {
+    const OF: [u8; 8] = *b"leases\0\0";
+    const FORMAT: u32 = 1;
+}
+
+/// A lease that was made, and may live.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Made {
+    pub(super) backend: String,
+    pub(super) path: BackendPath,
+    pub(super) demand: DemandId,
+    pub(super) id: LeaseId,
+    /// Its end, as it was granted; `None`: it has none.
+    pub(super) until: Option<Moment>,
+    /// The server's name for the token that it was made with and ends with, where a login of ours made that.
+    pub(super) accessor: Option<String>,
+}
+
+/// A token that a login of ours made, and that may live.
+#[derive(Debug, Clone)]
+pub(super) struct Token {
+    pub(super) backend: String,
+    pub(super) accessor: String,
+    pub(super) until: Option<Moment>,
+}
+
+/// What the ledger says: what lives, as far as it knows.
+#[derive(Default)]
+pub(super) struct Living {
+    /// With a number that counts what was made.
+    leases: HashMap<LeaseId, (u64, Made)>,
+    tokens: BTreeMap<(String, String), Option<Moment>>,
+    made: u64,
+}
+
+impl Living {
+    fn apply(&mut self, line: Line) {
+        match line {
+            Line::Made(made) => {
+                self.made += 1;
+                self.leases.insert(made.id.clone(), (self.made, made));
+            }
+            Line::Renewed { id, until } => {
+                if let Some((_, made)) = self.leases.get_mut(&id) {
+                    made.until = until;
+                }
+            }
+            Line::Gone { id } => drop(self.leases.remove(&id)),
+            Line::Token { backend, accessor, until } => {
+                self.tokens.insert((backend, accessor), until);
+            }
+            Line::TokenGone { backend, accessor } => drop(self.tokens.remove(&(backend, accessor))),
+        }
+    }
+
+    /// Forgets what has ended by `now`.
+    fn prune(&mut self, now: Moment) {
+        let lives = |until: &Option<Moment>| until.is_none_or(|until| now < until);
+        self.leases.retain(|_, (_, made)| lives(&made.until));
+        self.tokens.retain(|_, until| lives(until));
+    }
+
+    fn lines(&self) -> Vec<LedgerEntry> {
+        let leases = self.leases().into_iter().map(Line::Made);
+        let tokens = self.tokens().into_iter().map(|Token { backend, accessor, until }| Line::Token {
+            backend,
+            accessor,
+            until,
+        });
+        leases.chain(tokens).map(LedgerEntry).collect()
+    }
+
+    /// The leases, in the order in which they were made.
+    pub(super) fn leases(&self) -> Vec<Made> {
+        let mut leases: Vec<&(u64, Made)> = self.leases.values().collect();
+        leases.sort_by_key(|(number, _)| *number);
+        leases.into_iter().map(|(_, made)| made.clone()).collect()
+    }
+
+    /// The tokens.
+    pub(super) fn tokens(&self) -> Vec<Token> {
+        let each = self.tokens.iter().map(|((backend, accessor), until)| Token {
+            backend: backend.clone(),
+            accessor: accessor.clone(),
+            until: *until,
+        });
+        each.collect()
+    }
+}
+
+/// The ledger as it is written.
+pub(super) struct Ledger {
+    clock: Clock,
+    /// Guards what lives and the record of it, so that no line is lost between a snapshot and the next; held for one write(2).
+    pages: Mutex<Pages>,
+}
+
+struct Pages {
+    living: Living,
+    record: Record<LedgerEntry>,
+}
+
+/// Makes the two files of an empty ledger, which the holder keeps.
+///
+/// # Errors
+/// The kernel has no memory file to give.
+pub fn make_ledger() -> std::io::Result<[OwnedFd; 2]> {
+    record::make("secretfs-leases")
+}
+
+/// Reads the ledger that a worker before left in these files, which the holder keeps. Not before that worker stands still.
+pub fn read_ledger(files: [OwnedFd; 2]) -> Opening<LedgerEntry> {
+    let opening = Opening::read(files, EVERY_CONFIGURATION);
+    if let Some(why) = opening.refused() {
+        tracing::error!("leases that a worker before made are not known, and live to their ends: {why}");
+    }
+    opening
+}
+
+impl Ledger {
+    /// Goes on with what was read; what lives by it.
+    pub(super) fn open(mut opening: Opening<LedgerEntry>, clock: Clock) -> (Self, Living) {
+        let (mut living, mut same) = (Living::default(), Living::default());
+        for LedgerEntry(line) in opening.take_entries() {
+            living.apply(line);
+        }
+        living.prune(clock.now());
+        living.lines().into_iter().for_each(|LedgerEntry(line)| same.apply(line));
+        let record = opening.begin(living.lines());
+        (Self { clock, pages: Mutex::new(Pages { living, record }) }, same)
+    }
+
+    pub(super) fn made(&self, made: Made) {
+        self.write(Line::Made(made));
+    }
+
+    pub(super) fn renewed(&self, id: &LeaseId, until: Option<Moment>) {
+        self.write(Line::Renewed { id: id.clone(), until });
+    }
+
+    pub(super) fn gone(&self, id: &LeaseId) {
+        self.write(Line::Gone { id: id.clone() });
+    }
+
+    pub(super) fn token_gone(&self, backend: &str, accessor: &str) {
+        self.write(Line::TokenGone { backend: backend.to_owned(), accessor: accessor.to_owned() });
+    }
+
+    /// With which token a lease was made.
+    pub(super) fn accessor_of(&self, id: &LeaseId) -> Option<String> {
+        self.pages().living.leases.get(id)?.1.accessor.clone()
+    }
+
+    fn write(&self, line: Line) {
+        let mut pages = self.pages();
+        let Pages { living, record } = &mut *pages;
+        record.append(&LedgerEntry(line.clone()));
+        living.apply(line);
+        if record.has_grown() {
+            living.prune(self.clock.now());
+            record.compact(living.lines());
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Where one backend notes its tokens.
+pub(super) struct OfBackend {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) backend: String,
+}
+
+impl NoteTokens for OfBackend {
+    fn had(&self, accessor: &str, until: Option<Moment>) {
+        let (backend, accessor) = (self.backend.clone(), accessor.to_owned());
+        self.ledger.write(Line::Token { backend, accessor, until });
+    }
+
+    fn gone(&self, accessor: &str) {
+        self.ledger.token_gone(&self.backend, accessor);
+    }
+}
