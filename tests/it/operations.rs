@@ -90,8 +90,11 @@ fn the_log_lines_that_the_page_shows_are_logged_and_the_last_crash_ends_with_70(
     signal(stuck, "STOP");
     wait_until("a worker that is not stuck", || mount.worker_now().is_some_and(|next| next != stuck));
     crash(&mount);
+    let open = std::fs::File::open(mount.path("api-key/value")).unwrap();
     signal(mount.worker(), "KILL");
     assert_eq!(mount.ended(), Some(70), "{}", mount.log());
+    let error = std::io::Read::read(&mut &open, &mut [0; 64]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN), "as docs/semantics.md says");
     assert!(!mount.is_mounted() && PAGE.contains("| 70 | the process that serves crashed"));
     let (log, shown) = (mount.log(), shown_messages());
     assert!(shown.len() >= 5, "{shown:?}");
