@@ -253,7 +253,7 @@ fn every_key_is_read() {
     };
     assert_eq!(settings.secrets, [web]);
     let [warning] = &warnings[..] else { panic!("{warnings:?}") };
-    assert_eq!(warning.line, Some(42));
+    assert_eq!(warning.line, Some(44));
     assert_eq!(
         warning.text,
         "no [[tree]] or [[secret]] uses [backend.spare]; add one, or remove the backend"
