@@ -22,7 +22,7 @@ impl Failure {
         Self { message: one_line, code }
     }
 
-    /// The exit code: 64 usage, 65 bad data, 66 no input, 71 the system refused a mount, 73 cannot create, 74 I/O, 77 permission or key, 78 configuration.
+    /// The exit code: 64 usage, 65 bad data, 66 no input, 70 workers that crash, 71 the system refused or ended a mount, 73 cannot create, 74 I/O, 77 permission or key, 78 configuration.
     pub fn code(&self) -> u8 {
         self.code
     }
@@ -125,7 +125,7 @@ impl From<crate::daemon::Failure> for Failure {
         let code = match &error {
             D::Backend { .. } | D::Hooks(_) => 78,
             D::Worker { .. } | D::GivenUp { .. } => 70,
-            D::Mount { .. } | D::Start(_) | D::Unmount { .. } => 71,
+            D::Mount { .. } | D::Start(_) | D::Unmount { .. } | D::Aborted { .. } => 71,
         };
         Self::new(code, error.to_string())
     }

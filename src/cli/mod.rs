@@ -53,7 +53,8 @@ enum Command {
     /// Serve a mount that another process holds: what `mount` starts
     #[command(hide = true)]
     Worker(mount::Arguments),
-    /// Exchange the program that serves a mount for the one that is installed by now; no reader notices
+    /// Exchange the program that serves a mount for the one that is installed by now; no reader notices, the
+    /// configuration stays
     Upgrade(upgrade::Arguments),
     /// Unmount
     #[command(alias = "umount")]

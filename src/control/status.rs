@@ -24,7 +24,7 @@ pub struct Status {
     /// The process that serves, as it sees itself.
     #[serde(default)]
     pub worker: u32,
-    /// How many that served have crashed since it was mounted.
+    /// How many that served have crashed since the holder began.
     #[serde(default)]
     pub crashes: u64,
     /// When it was mounted.
@@ -42,7 +42,7 @@ pub struct Status {
     pub watchers: Watchers,
     /// Every hook.
     pub hooks: Vec<HookLine>,
-    /// What the mount has done since it began.
+    /// What the worker has done since it began.
     pub counters: BTreeMap<String, u64>,
     /// Each held secret, when it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

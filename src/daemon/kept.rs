@@ -113,7 +113,8 @@ impl Kept {
     pub(super) fn keep(&self) -> bool {
         // systemd 254 says how much it keeps; those before say nothing, and keep it all the same where the unit asks for it.
         let may = std::env::var("FDSTORE").map_or(true, |most| most != "0");
-        if std::env::var_os("NOTIFY_SOCKET").is_none() || !may {
+        // What a process has taken and not answered must be asked again of the next one.
+        if std::env::var_os("NOTIFY_SOCKET").is_none() || !may || !self.offered.can_resend() {
             return false;
         }
         let about = About {

@@ -72,6 +72,14 @@ pub enum Failure {
         /// Its exit code.
         code: Option<u8>,
     },
+    /// Somebody has ended the kernel's connection.
+    #[error(
+        "the mount on {at} is over: its connection was aborted, by somebody or by fs.fuse.max_request_timeout; mount it again"
+    )]
+    Aborted {
+        /// The mount point.
+        at: String,
+    },
     /// Workers crash again and again.
     #[error("the mount on {at} is given up after {crashes} crashes: their reasons are in the log")]
     GivenUp {

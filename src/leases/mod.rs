@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::backend::Error;
 use crate::backend::issuer::{Demand, Nature, Parent, ParentId};
-use crate::cache::{Priority, SecretCache, SecretRef, Snapshot, SourceId};
+use crate::cache::{SecretCache, SecretRef, Snapshot, SourceId};
 use crate::clock::Moment;
 use crate::lease::{Step, Terms};
 pub use act::Errand;
@@ -124,7 +124,7 @@ impl Leases {
             return Ok(known == Nature::OnDemand);
         }
         let path = root.path.clone();
-        let asked = self.cache.ask(root.source, Priority::Reader, async |backend| match backend.issuer() {
+        let asked = self.cache.look(root.source, async |backend| match backend.issuer() {
             Some(issuer) => issuer.nature(&path).await,
             None => Ok(Nature::Stored),
         });
@@ -157,7 +157,7 @@ impl Leases {
     /// The backend gave no answer, or has no such thing.
     pub async fn fields(&self, of: &SecretRef) -> Result<Option<Vec<String>>, Error> {
         let path = of.path.clone();
-        let asked = self.cache.ask(of.source, Priority::Reader, async |backend| match backend.issuer() {
+        let asked = self.cache.look(of.source, async |backend| match backend.issuer() {
             Some(issuer) => issuer.fields(&path).await,
             None => Err(Error::NotFound),
         });

@@ -57,6 +57,44 @@ fn the_reserved_names_are_the_programs() {
     assert_eq!(documented, BTreeSet::from(RESERVED), "docs/semantics.md, `## Reserved names`");
 }
 
+/// The numbers of sysexits(3) in a text of Rust, comments aside.
+fn exit_codes(source: &str) -> BTreeSet<u8> {
+    let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let words = code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    words.filter_map(|word| word.parse().ok()).filter(|code| (64..=78).contains(code)).collect()
+}
+
+#[test]
+fn the_exit_codes_are_the_programs() {
+    let page = document("docs/operations.md");
+    let table = rows(section(&page, "Start and stop"));
+    let cells = table.iter().flat_map(|cells| cells[0].split(", "));
+    let documented: BTreeSet<u8> =
+        cells.map(|code| code.parse().unwrap()).filter(|code| *code != 0).collect();
+    assert_eq!(documented, exit_codes(&document("src/cli/failure.rs")), "docs/operations.md, exit codes");
+}
+
+#[test]
+fn the_measures_of_the_sandbox_are_the_programs() {
+    let held = || Ok(());
+    let all = secretfs::daemon::sandbox::Entered {
+        alone: held(),
+        memory: held(),
+        capabilities: held(),
+        no_new_privileges: held(),
+        files: held(),
+        ports: held(),
+        abstract_sockets: held(),
+        socket_files: held(),
+        calls: held(),
+    };
+    let measures = all.measures().map(|(name, _)| name);
+    let page = document("docs/threat-model.md");
+    let table = rows(section(&page, "The worker's sandbox"));
+    let documented: Vec<&str> = table.iter().map(|cells| bare(cells[0])).collect();
+    assert_eq!(documented, measures, "docs/threat-model.md, `## The worker's sandbox`");
+}
+
 #[test]
 fn the_modules_are_listed_in_the_order_of_the_house() {
     let page = document("docs/architecture.md");
@@ -168,6 +206,7 @@ fn every_command_and_option_that_the_documents_name_exists() {
         "docs/store.md",
         "docs/operations.md",
         "docs/vault.md",
+        "docs/threat-model.md",
     ] {
         for call in calls(&command_lines(&document(page)), "secretfs") {
             let mut command: Vec<String> = Vec::new();
@@ -192,9 +231,18 @@ fn every_command_and_option_that_the_documents_name_exists() {
             named.insert(command.join(" "));
         }
     }
-    for command in
-        ["mount", "unmount", "store init", "store put", "explain", "status", "refresh", "revoke", "flush"]
-    {
+    for command in [
+        "mount",
+        "unmount",
+        "upgrade",
+        "store init",
+        "store put",
+        "explain",
+        "status",
+        "refresh",
+        "revoke",
+        "flush",
+    ] {
         assert!(named.contains(command), "no document shows `secretfs {command}`: {named:?}");
     }
 }

@@ -31,6 +31,7 @@ mod model;
 mod mount;
 mod mount_aws;
 mod mount_vault;
+mod operations;
 mod pairs;
 mod sandbox;
 mod servers;

@@ -2,6 +2,7 @@
 //! Does not know what a worker has to give back.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::channel::ToWorker;
@@ -66,16 +67,24 @@ impl Holder {
         }
     }
 
-    /// The kernel has ended the mount: nothing of it is in the tree, and the worker gives back what it has by itself.
+    /// The kernel has ended the mount, and the worker gives back what it has by itself. Nothing of it is in the tree, unless somebody has
+    /// ended the connection only.
     pub(super) fn note_over(&mut self) {
+        let place = self.kept.place.clone();
+        // The number of a device that is gone is given to the next mount: it may be one of somebody who mounts anew in this place.
+        let is_aborted = place.is_ours().unwrap_or(false) && is_dead(&place.at);
         if self.ending.is_none() {
-            tracing::info!(mountpoint = %self.kept.place.at.display(), "unmounting: unmounted by somebody else");
+            let why = if is_aborted { "its connection was aborted" } else { "unmounted by somebody else" };
+            tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
             systemd::stopping();
-            self.begin_ending("unmounted by somebody else");
+            self.begin_ending(why);
+            self.is_aborted = is_aborted;
         }
+        let detached = if is_aborted { place.detach() } else { Ok(()) };
+        let detached = detached.map_err(|error| error.to_string());
         if let Some(ending) = &mut self.ending {
             ending.told = true;
-            ending.detached = Some(Ok(()));
+            ending.detached = Some(detached);
         }
     }
 
@@ -157,6 +166,22 @@ impl Holder {
     fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
         self.forget();
         let result = detached.unwrap_or_else(|| self.kept.place.detach().map_err(|error| error.to_string()));
-        result.map_err(|error| Failure::Unmount { at: self.kept.place.at.display().to_string(), error })
+        let at = self.kept.place.at.display().to_string();
+        match result {
+            Err(error) => Err(Failure::Unmount { at, error }),
+            Ok(()) if self.is_aborted => Err(Failure::Aborted { at }),
+            Ok(()) => Ok(()),
+        }
     }
+}
+
+/// Whether what is mounted there has nobody behind it, who could answer. No answer within a second is one: somebody thinks about it.
+fn is_dead(at: &Path) -> bool {
+    let (tell, told) = std::sync::mpsc::channel();
+    let at = at.to_owned();
+    let asks = std::thread::Builder::new().name("probe".into()).spawn(move || {
+        let _ = tell.send(rustix::fs::statfs(&at).err());
+    });
+    let said = asks.is_ok().then(|| told.recv_timeout(Duration::from_secs(1)));
+    matches!(said, Some(Ok(Some(rustix::io::Errno::NOTCONN))))
 }

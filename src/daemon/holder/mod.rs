@@ -99,6 +99,7 @@ pub fn hold(
         upgrade: None,
         taking_over: None,
         ending: None,
+        is_aborted: false,
         pings: 0,
     };
     let ended = runtime.block_on(async {
@@ -161,6 +162,8 @@ struct Holder {
     upgrade: Option<Upgrade>,
     taking_over: Option<TakingOver>,
     ending: Option<Ending>,
+    /// It ends because somebody has ended the kernel's connection, and not because somebody wanted it to end.
+    is_aborted: bool,
     pings: u64,
 }
 

@@ -13,6 +13,7 @@ use super::super::channel::{ToHolder, ToWorker};
 use super::process::{Worker, WorkerCommand, WorkerNo};
 use super::{Flow, Holder};
 use crate::control::protocol::{self, Answer, Refusal, RefusalKind, Reply, VERSION};
+use crate::fuse::Offered;
 
 /// How long it may take all in all, until the new worker takes over.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,6 +66,11 @@ impl Holder {
         let is_serving = self.serving.as_ref().is_some_and(|worker| worker.serving.is_some());
         if self.ending.is_some() || !is_serving {
             answer(asked_by, Err("no worker serves the mount at the moment: try again"));
+            return Flow::GoOn;
+        }
+        if let Some(why) = why_never(self.kept.offered) {
+            tracing::error!("no upgrade: {why}");
+            answer(asked_by, Err(why));
             return Flow::GoOn;
         }
         tracing::info!(program = %self.command.path().display(), "upgrading");
@@ -179,6 +185,11 @@ impl Holder {
     }
 }
 
+/// Why the workers of a mount cannot be exchanged, where they cannot: what the old one has taken and not answered would wait for ever.
+fn why_never(offered: Offered) -> Option<&'static str> {
+    (!offered.can_resend()).then_some("it needs Linux 6.9 or later: unmount, and mount again")
+}
+
 fn answer(asked_by: Vec<UnixStream>, result: Result<(), &str>) {
     let reply = || match result {
         Ok(()) => Reply::Upgraded,
@@ -190,5 +201,22 @@ fn answer(asked_by: Vec<UnixStream>, result: Result<(), &str>) {
         let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
         // Whoever has gone has given up the answer.
         let _ = stream.write_all(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn where_the_kernel_asks_nothing_again_no_worker_is_exchanged() {
+        let offered = |flags: u64| -> Offered {
+            let text = format!(r#"{{"major":7,"minor":39,"max_readahead":1,"flags":{flags}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        assert!(why_never(offered(0)).is_some_and(|why| why.contains("6.9")));
+        assert_eq!(why_never(offered(u64::MAX)), None);
     }
 }

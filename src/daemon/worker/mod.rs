@@ -26,6 +26,9 @@ pub(super) use parts::build_source;
 use parts::{Parts, Running, Shown};
 use succession::{Old, succeed};
 
+/// What the process is called; Linux takes fifteen bytes.
+const NAME: &std::ffi::CStr = c"secretfs-worker";
+
 /// What the holder of the mount does.
 enum FromHolder {
     Told(ToWorker, Vec<OwnedFd>),
@@ -38,6 +41,8 @@ enum FromHolder {
 /// # Errors
 /// What keeps it from serving.
 pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
+    // It was started by a descriptor, and would be called by that one's number: `ps` and `top` show this.
+    let _ = rustix::thread::set_name(NAME);
     // Before anything else: every thread is born into it.
     let _ = sandbox::enter(&Rules::of(&plan));
     let options = plan.fuse_options();
