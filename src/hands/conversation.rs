@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -197,15 +197,22 @@ impl Conversation {
         let (device, hands, answers) = (place.device.clone(), self.hands.clone(), self.answers.clone());
         self.waits.spawn(async move {
             let turn = hands.looks.take().await;
-            let began = Instant::now();
-            let found = spawn_blocking(move || watched::inodes_on(&device)).await;
-            hands.looks.not_again_before(began.elapsed() * SHARE);
-            drop((turn, up));
-            let result = match found {
-                Ok(Ok(inodes)) => Ok(Done::Watched(inodes.into_iter().take(MOST_INODES).collect())),
-                Ok(Err(error)) => Err(error.into()),
+            let found = spawn_blocking(move || {
+                // Not the time that passes: on a busy machine watchers would wait a hundred times as long as this thread did.
+                let before = used_by_this_thread();
+                let found = watched::inodes_on(&device);
+                (found, used_by_this_thread().saturating_sub(before))
+            });
+            let result = match found.await {
+                Ok((found, used)) => {
+                    hands.looks.not_again_before(used * SHARE);
+                    found
+                        .map(|inodes| Done::Watched(inodes.into_iter().take(MOST_INODES).collect()))
+                        .map_err(Trouble::from)
+                }
                 Err(_) => Err(Trouble::new("/proc cannot be looked into")),
             };
+            drop((turn, up));
             answer(&answers, number, result).await;
         });
         Ok(())
@@ -247,4 +254,10 @@ async fn answer(answers: &mpsc::Sender<Vec<u8>>, number: u64, result: Result<Don
         // Without a worker there is nobody to be told.
         let _ = answers.send(bytes).await;
     }
+}
+
+/// Time of a core that the calling thread has used so far.
+fn used_by_this_thread() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap_or_default()
 }

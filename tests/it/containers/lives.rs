@@ -66,7 +66,7 @@ fn all_come_to_read(rig: &Rig, readers: &[Reader]) {
 }
 
 /// Interrupts the mount again and again; every second time a new version is put before.
-fn drill(mut rig: Rig, readers: &[Reader], times: u32, what: &str, mut interrupt: impl FnMut(&Rig)) {
+fn drill(mut rig: Rig, readers: &[Reader], times: u32, what: &str, mut interrupt: impl FnMut(&Rig)) -> Seen {
     let mut seen = Seen::default();
     all_read(&rig, readers);
     hold_files(readers, "first");
@@ -94,6 +94,7 @@ fn drill(mut rig: Rig, readers: &[Reader], times: u32, what: &str, mut interrupt
     // Those who have it bound still keep it in use.
     assert_eq!(rig.mount.stop(), Some(0));
     assert!(!rig.mount.is_mounted());
+    seen
 }
 
 fn kill_drill(rig: Rig, readers: &[Reader]) {
@@ -106,11 +107,12 @@ fn kill_drill(rig: Rig, readers: &[Reader]) {
 }
 
 fn upgrade_drill(rig: Rig, readers: &[Reader]) {
-    drill(rig, readers, rounds(2, 5), "upgrades", |rig| {
+    let seen = drill(rig, readers, rounds(2, 5), "upgrades", |rig| {
         let before = rig.mount.worker();
         run(secretfs().arg("upgrade").arg(&rig.mount.at));
         assert_ne!(rig.mount.worker(), before);
     });
+    assert_eq!(seen.stale, 0, "open files are handed over");
 }
 
 fn containers() -> Option<(Rig, Vec<Reader>)> {

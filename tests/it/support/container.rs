@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use tempfile::TempDir;
@@ -57,6 +58,29 @@ pub fn containers_run() -> Result<(), String> {
     }
 }
 
+/// The name of a container, which is taken away by it when this is dropped: whoever kills `podman run` leaves the container behind.
+pub struct Name(String);
+
+impl Name {
+    /// A new one, for `--name`.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self(format!("secretfs-test-{}-{number}", std::process::id()))
+    }
+
+    /// As podman is told.
+    pub fn option(&self) -> String {
+        format!("--name={}", self.0)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = Command::new("podman").args(["rm", "--force", "--ignore", &self.0]).output();
+    }
+}
+
 /// A folder whose mounts are told to those who want to hear of them (`mount --make-shared`), as all are where systemd has booted.
 pub struct Shared(TempDir);
 
@@ -90,28 +114,23 @@ pub struct Inside {
     child: Child,
     orders: Option<ChildStdin>,
     answers: Receiver<String>,
-    /// Named by its runtime, and taken away by that name.
-    container: Option<String>,
-    _root: Option<TempDir>,
+    /// Of a container: its name and its root.
+    _container: Option<(Name, TempDir)>,
 }
 
 impl Inside {
     /// In a container of podman with these options.
     pub fn podman(options: &[String]) -> Self {
-        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let container = format!("secretfs-test-{}-{number}", std::process::id());
-        let root = root();
+        let (container, root) = (Name::new(), root());
         let mut command = podman();
-        command.args(["--interactive", "--name", &container]).args(options).arg("--rootfs").arg(root.path());
+        command.arg("--interactive").arg(container.option()).args(options).arg("--rootfs").arg(root.path());
         command.arg("/usr/bin/python3");
         // Without paths, which are long and say nothing.
         let mut name: Vec<&str> = options.iter().filter_map(|option| option.rsplit(':').next()).collect();
         name.retain(|word| !word.starts_with("--volume"));
         name.dedup();
         let mut inside = Self::start(format!("podman {}", name.join(" ")), &mut command);
-        inside.container = Some(container);
-        inside._root = Some(root);
+        inside._container = Some((container, root));
         inside
     }
 
@@ -166,7 +185,7 @@ impl Inside {
             output.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
         });
         let orders = child.stdin.take();
-        let inside = Self { name, child, orders, answers, container: None, _root: None };
+        let inside = Self { name, child, orders, answers, _container: None };
         assert_eq!(inside.ask(&["hello"]), "hello", "{command:?}");
         inside
     }
@@ -200,8 +219,5 @@ impl Drop for Inside {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(container) = &self.container {
-            let _ = Command::new("podman").args(["rm", "--force", "--ignore", container]).output();
-        }
     }
 }

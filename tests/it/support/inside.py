@@ -81,7 +81,7 @@ def watch(name, path):
 
 def told(name):
     """Once each event of a write has come."""
-    seen, until = 0, time.monotonic() + 20
+    seen, until = 0, time.monotonic() + 28
     while seen != MODIFY | ATTRIB | CLOSE_WRITE:
         if not select.select([watches[name]], [], [], max(0, until - time.monotonic()))[0]:
             return "not told"

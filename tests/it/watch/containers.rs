@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::{Poller, can_tell};
 use crate::mount::readonly::CHANGE;
-use crate::support::container::{containers_run, podman, root};
+use crate::support::container::{Name, containers_run, podman, root};
 use crate::support::mount::{HANG, Mount, Store, possible, run};
 use crate::support::{available, program};
 
@@ -114,8 +114,9 @@ fn in_a_container_with_the_file_alone() {
     let root = root();
     let (store, mount) = store();
     let volume = format!("{}:/secret", mount.path("api-key/value").display());
+    let name = Name::new();
     let mut command = podman();
-    command.args(["--volume", &volume, "--rootfs"]).arg(root.path());
+    command.arg(name.option()).args(["--volume", &volume, "--rootfs"]).arg(root.path());
     is_told(&store, &mount, command.args(["/usr/bin/python3", "-c", WATCH, "/secret"]));
 }
 
