@@ -41,8 +41,8 @@ pub(super) fn is_restarting() -> bool {
 /// The unit, by the control group that systemd has put this process into.
 fn own_unit() -> Option<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let of_unit = groups.lines().filter_map(|line| line.rsplit('/').find(|name| name.ends_with(".service")));
-    of_unit.last().map(str::to_owned)
+    let mut of_unit = groups.lines().filter_map(|line| line.rsplit('/').find(|name| name.ends_with(".service")));
+    of_unit.next_back().map(str::to_owned)
 }
 
 /// systemctl(1), `list-jobs`: JOB UNIT TYPE STATE; the name of the unit stands there as it is. A start waits where somebody starts a
