@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use super::builds::upgrade;
 use super::crowd::{Bad, Crowd};
 use super::drill;
 use super::grove::{EACH, Grove};
 use super::kills::{SETTINGS, kill_again_and_again};
 use crate::support::available;
 use crate::support::inotify::Watcher;
+use crate::support::mount::run;
 
 type Try = Box<dyn FnMut(usize) -> Result<(), Bad> + Send>;
 
@@ -134,4 +136,9 @@ fn whoever_watches_is_told_of_changes_by_the_next_worker_too() {
         watcher.wait(&["one CLOSE_WRITE"]);
         assert_eq!(one.check(&std::fs::read(&one.file).unwrap()), Ok(version));
     }
+    run(&mut upgrade(&grove.mount));
+    watcher.take();
+    grove.rotate(0);
+    watcher.wait(&["one CLOSE_WRITE"]);
+    assert_eq!(one.check(&std::fs::read(&one.file).unwrap()), Ok(version + 1));
 }
