@@ -32,8 +32,7 @@ impl Signals {
             std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status));
         // Held back meanwhile: what comes between the kernel's knowing of a handler and the handler's knowing what to do is lost
         // (signal_hook_registry), and systemd says SIGTERM once.
-        let held: SigSet =
-            [Held::SIGTERM, Held::SIGINT, Held::SIGUSR2, Held::SIGHUP].into_iter().collect();
+        let held: SigSet = [Held::SIGTERM, Held::SIGINT, Held::SIGUSR2, Held::SIGHUP].into_iter().collect();
         held.thread_block()?;
         let caught = Self::caught(ignored);
         held.thread_unblock()?;

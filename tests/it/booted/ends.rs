@@ -22,7 +22,9 @@ fn must_be_gone(machine: &Machine, name: &str) {
     let unit = format!("secretfs@{name}");
     // what a killed process has left goes as soon as the service is down
     machine.wait_until("the mount is gone", || mounts_at(machine, name).is_empty());
-    let serves = format!("for process in /proc/[0-9]*; do tr '\\0' ' ' < $process/cmdline; echo; done 2> /dev/null | grep -E 'secretfs (mount|worker) .*/{name}[.]toml'");
+    let serves = format!(
+        "for process in /proc/[0-9]*; do tr '\\0' ' ' < $process/cmdline; echo; done 2> /dev/null | grep -E 'secretfs (mount|worker) .*/{name}[.]toml'"
+    );
     let left = machine.run(&["sh", "-c", &serves]).stdout;
     let left = String::from_utf8_lossy(&left);
     // the shell and grep name it themselves
@@ -146,7 +148,8 @@ fn descriptors_of_systemd_are_open_in_nobody_who_is_not_to_have_them() {
     machine.must(&["systemctl", "start", "secretfs@leak"]);
     let count = |process: u32| {
         let list = machine.must(&["ls", "-l", &format!("/proc/{process}/fd")]);
-        ["memfd:secretfs-about", "memfd:secretfs-inodes", "memfd:", "/dev/fuse"].map(|name| list.matches(name).count())
+        ["memfd:secretfs-about", "memfd:secretfs-inodes", "memfd:", "/dev/fuse"]
+            .map(|name| list.matches(name).count())
     };
     let first = (count(holder(machine, "leak")), count(worker(machine, "leak")));
     for _ in 0..3 {

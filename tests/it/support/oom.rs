@@ -46,7 +46,8 @@ impl Pressure {
         fs::write(self.group.join("cgroup.procs"), process.to_string()).expect("root may");
         let is_gone = || {
             let mut polled = [PollFd::new(&end, PollFlags::IN)];
-            rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 })).expect("poll") > 0
+            rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 })).expect("poll")
+                > 0
         };
         let start = Instant::now();
         while !is_gone() {

@@ -190,7 +190,8 @@ impl Machine {
         let found = std::fs::read_dir("/proc").expect("proc").flatten().find_map(|process| {
             let outer = process.file_name().into_string().ok()?;
             let status = std::fs::read_to_string(process.path().join("status")).ok()?;
-            let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
+            let inner =
+                status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
             (inner == pid.to_string() && space(&outer) == of_machine).then(|| outer.parse().ok())?
         });
         found.expect("a process of the machine")
