@@ -15,6 +15,8 @@ override SECRETFS_CACHE := $(abspath $(SECRETFS_CACHE))
 CARGO ?= cargo
 PREFIX ?= /usr
 SYSTEMD_UNITS ?= $(PREFIX)/lib/systemd/system
+TMPFILES ?= $(PREFIX)/lib/tmpfiles.d
+SYSUSERS ?= $(PREFIX)/lib/sysusers.d
 # where mount(8) looks for what mounts a type, and nowhere else; empty: no link there, for those who may not make one
 MOUNT_HELPERS ?= /sbin
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
@@ -38,12 +40,16 @@ demo: deps-demo ## build, mount a store made for it, show it, change it, unmount
 	$(CARGO) run --locked -- demo
 
 .PHONY: install
-install: ## build with optimisation, install program and unit to DESTDIR PREFIX (/usr), mount helper to /sbin
+install: ## build with optimisation, install program and units to DESTDIR PREFIX (/usr), mount helper to /sbin
 	$(CARGO) build --release --locked
 	install -D -m 755 $(BUILT)/secretfs $(DESTDIR)$(PREFIX)/bin/secretfs
 	install -d $(DESTDIR)$(SYSTEMD_UNITS)
-	sed 's|/usr/bin/secretfs|$(PREFIX)/bin/secretfs|' systemd/secretfs@.service > $(DESTDIR)$(SYSTEMD_UNITS)/secretfs@.service
-	chmod 644 $(DESTDIR)$(SYSTEMD_UNITS)/secretfs@.service
+	for unit in secretfs@.service secretfs-clean@.service; do \
+	    sed 's|/usr/bin/secretfs|$(PREFIX)/bin/secretfs|' "systemd/$$unit" > "$(DESTDIR)$(SYSTEMD_UNITS)/$$unit" && \
+	    chmod 644 "$(DESTDIR)$(SYSTEMD_UNITS)/$$unit" || exit; \
+	done
+	install -D -m 644 systemd/secretfs.tmpfiles.conf $(DESTDIR)$(TMPFILES)/secretfs.conf
+	install -D -m 644 systemd/secretfs.sysusers.conf $(DESTDIR)$(SYSUSERS)/secretfs.conf
 	if [ -n "$(MOUNT_HELPERS)" ]; then \
 	    install -d $(DESTDIR)$(MOUNT_HELPERS) && \
 	    ln -sfn $(PREFIX)/bin/secretfs $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.secretfs; \

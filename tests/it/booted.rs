@@ -1,6 +1,7 @@
 //! Owns the promises of the shipped unit, tried in a booted systemd.
 //! Does not know how a machine boots (support/systemd.rs).
 
+mod changes;
 mod drills;
 mod ends;
 mod readers;
@@ -36,6 +37,7 @@ fn prepare(machine: &Prepared) {
     );
     std::fs::write(machine.configuration().join("expected"), VALUE).expect("scratch folder");
     machine.wanted_at_boot("reader.service", "reader.service");
+    changes::prepare(machine);
     drills::prepare(machine);
     ends::prepare(machine);
 }

@@ -1,0 +1,105 @@
+//! Owns what a restart finds that is not as it was: another configuration, one with mistakes; and what packages bring besides units.
+//! Does not know restarts where all is as it was (drills.rs).
+
+use std::time::Duration;
+
+use super::readers::Readers;
+use super::{booted, device, mounts_at, read_drill};
+use crate::support::systemd::{Prepared, drill};
+
+pub fn prepare(machine: &Prepared) {
+    machine.drill("changed", "");
+    std::fs::write(machine.configuration().join("changed.toml"), two_trees(5, "drill-1"))
+        .expect("scratch folder");
+    let elsewhere = "[Service]\nExecStart=\nExecStart=/usr/bin/perl /etc/secretfs/readers.pl /secrets/%i/all /run/readers-%i\n";
+    machine.unit("readers@changed.service.d/elsewhere.conf", elsewhere);
+    machine.drill("mistakes", "");
+    machine.drill("moved", "");
+    machine.drill("moved-to", "");
+}
+
+/// All secrets in one tree, and in another the one that is named.
+fn two_trees(ttl: usize, source: &str) -> String {
+    let all = drill("changed", &format!("ttl = \"{ttl}s\"")).replace("path = \"/\"", "path = \"/all\"");
+    format!("{all}[[tree]]\npath = \"/more\"\nbackend = \"local\"\nsource = \"{source}\"\n")
+}
+
+#[test]
+fn a_restart_with_another_configuration_keeps_the_mount_and_the_new_one_counts() {
+    let Some(machine) = booted() else { return };
+    machine.must(&["systemctl", "start", "secretfs@changed"]);
+    let first = device(machine, "changed");
+    let readers = Readers::start(machine, "changed");
+    for round in 0..4 {
+        let source = ["drill-2", "drill-1"][round % 2];
+        machine.write("/etc/secretfs/changed.toml", &two_trees(6 + round, source));
+        // whoever has the file open gets what he had opened, or ESTALE: never the bytes of another
+        let held = "exec 3< /secrets/changed/more/value; before=$(head -c 3 <&3); systemctl restart secretfs@changed; \
+                    after=$(cat <&3 2> /dev/null); echo \"$before $after\"";
+        let said = machine.run(&["bash", "-c", held]).stdout;
+        let said = String::from_utf8_lossy(&said);
+        let rest = said.trim().strip_prefix("can").expect("the first bytes").trim();
+        let other = ["drill-1", "drill-2"][round % 2];
+        assert!(rest.is_empty() || rest == format!("ary-{other}"), "{said}");
+        assert_eq!(machine.must(&["cat", "/secrets/changed/more/value"]), format!("canary-{source}"));
+        assert_eq!(device(machine, "changed"), first);
+    }
+    readers.end().must_be_undisturbed("another configuration");
+    let log = machine.journal("secretfs@changed");
+    assert!(log.contains("what is open begins anew for its readers"), "{log}");
+    machine.must(&["systemctl", "stop", "secretfs@changed"]);
+}
+
+#[test]
+fn a_restart_with_a_mistake_in_the_configuration_ends_the_mount_and_a_start_after_the_repair_works() {
+    let Some(machine) = booted() else { return };
+    let unit = "secretfs@mistakes";
+    machine.must(&["systemctl", "start", unit]);
+    // a reload says so and changes nothing
+    machine.write("/etc/secretfs/mistakes.toml", "[mount]\nnonsense = 1\n");
+    assert!(!machine.run(&["systemctl", "reload", unit]).status.success());
+    assert_eq!(read_drill(machine, "mistakes"), "canary-drill-3");
+    let readers = Readers::start(machine, "mistakes");
+    assert!(!machine.run(&["systemctl", "restart", unit]).status.success());
+    assert_eq!(machine.property(unit, "ExecMainStatus"), "78");
+    assert_eq!(machine.property(unit, "NRestarts"), "0");
+    machine.wait_until("the mount is gone", || mounts_at(machine, "mistakes").is_empty());
+    assert_eq!(machine.property(unit, "NFileDescriptorStore"), "0");
+    let seen = readers.end();
+    println!("{seen:?}");
+    assert!(seen.failures > 0 && seen.wrong == 0 && seen.longest < Duration::from_secs(5), "{seen:?}");
+    machine.write("/etc/secretfs/mistakes.toml", &drill("mistakes", ""));
+    machine.must(&["systemctl", "start", unit]);
+    assert_eq!(read_drill(machine, "mistakes"), "canary-drill-3");
+    machine.must(&["systemctl", "stop", unit]);
+}
+
+#[test]
+fn a_restart_with_another_mountpoint_leaves_nothing_at_the_old_one() {
+    let Some(machine) = booted() else { return };
+    machine.must(&["systemctl", "start", "secretfs@moved"]);
+    assert_eq!(read_drill(machine, "moved"), "canary-drill-3");
+    machine.write("/etc/secretfs/moved.toml", &drill("moved-to", ""));
+    machine.must(&["systemctl", "restart", "secretfs@moved"]);
+    assert_eq!(read_drill(machine, "moved-to"), "canary-drill-3");
+    assert!(mounts_at(machine, "moved").is_empty());
+    machine.must(&["systemctl", "restart", "secretfs@moved"]);
+    machine.must(&["systemctl", "stop", "secretfs@moved"]);
+    assert!(mounts_at(machine, "moved-to").is_empty());
+}
+
+#[test]
+fn systemd_takes_the_folder_and_the_group_that_a_package_brings() {
+    let Some(machine) = booted() else { return };
+    machine
+        .write("/usr/lib/tmpfiles.d/secretfs.conf", include_str!("../../../systemd/secretfs.tmpfiles.conf"));
+    machine
+        .write("/usr/lib/sysusers.d/secretfs.conf", include_str!("../../../systemd/secretfs.sysusers.conf"));
+    machine.must(&["systemd-sysusers", "secretfs.conf"]);
+    assert!(machine.must(&["getent", "group", "secretfs"]).starts_with("secretfs:"));
+    assert!(!machine.run(&["getent", "passwd", "secretfs"]).status.success());
+    // one that is there is put right, and what lies in it stays
+    machine.must(&["sh", "-c", "mkdir -p /run/secretfs && chmod 755 /run/secretfs"]);
+    machine.must(&["systemd-tmpfiles", "--create", "secretfs.conf"]);
+    assert_eq!(machine.must(&["stat", "--format=%a %U %G", "/run/secretfs"]).trim(), "700 root root");
+}
