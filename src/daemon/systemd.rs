@@ -41,7 +41,8 @@ pub(super) fn is_restarting() -> bool {
 /// The unit, by the control group that systemd has put this process into.
 fn own_unit() -> Option<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut of_unit = groups.lines().filter_map(|line| line.rsplit('/').find(|name| name.ends_with(".service")));
+    let mut of_unit =
+        groups.lines().filter_map(|line| line.rsplit('/').find(|name| name.ends_with(".service")));
     of_unit.next_back().map(str::to_owned)
 }
 

@@ -8,7 +8,6 @@ mod explain;
 mod hand_over;
 mod handles;
 mod inherited;
-mod missed;
 mod on_demand;
 mod pairs;
 mod pin;
@@ -37,7 +36,6 @@ use crate::tree::{Hanging, TreeId, Trees};
 pub use directory::{DirEntry, DirListing};
 use handles::Handles;
 pub use handles::{CarriedFiles, CarriedHandle, Epoch, Handle, HandleNo, Numbers};
-pub use missed::Unsettled;
 use on_demand::OnDemand;
 pub use pairs::PAIR_WINDOW;
 use pairs::Pairs;
@@ -137,6 +135,11 @@ impl SecretFs {
         let current = inodes.opened_last().into_iter().filter(|(of, _)| of.version.is_none());
         self.cache.was_left_with(current);
         Self { handles: Handles::of(Epoch::of(inodes.worker())), inodes, mounted, ..self }
+    }
+
+    /// Whether there was a worker before this one.
+    pub fn is_successor(&self) -> bool {
+        self.inodes.worker() > 1
     }
 
     /// Finds `name` in the directory `parent` and counts the lookup (the kernel gives it back with [`Self::forget`]).

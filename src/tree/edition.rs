@@ -36,20 +36,12 @@ impl Edition {
 pub struct Editions {
     /// Guards them; held for a short search, and while one is recorded.
     remembered: Mutex<Vec<Edition>>,
-    /// The number of the last that a former worker has given; 0 where there is none.
-    left: u32,
 }
 
 impl Editions {
     /// Those that a former worker has left.
     pub(super) fn inherited(editions: Vec<Edition>) -> Self {
-        let left = editions.last().map_or(0, |edition| edition.number);
-        Self { remembered: Mutex::new(editions), left }
-    }
-
-    /// The last that was opened when the former worker went, if it is remembered.
-    pub fn left(&self) -> Option<Edition> {
-        if self.left == 0 { None } else { self.get(self.left) }
+        Self { remembered: Mutex::new(editions) }
     }
 
     /// The edition of this number, if it is one of this file and remembered.

@@ -265,11 +265,6 @@ impl INodeTable {
         known.by_number.get(&ino).map(|known| known.node.clone())
     }
 
-    /// Whether a former worker has told the kernel of this inode.
-    pub fn is_inherited(&self, ino: INodeNo) -> bool {
-        self.read().by_number.get(&ino).is_some_and(|known| known.inherited)
-    }
-
     /// The files (fields, views) that the kernel holds and that were found in this directory, which it need not hold.
     pub fn files_in(&self, directory: INodeNo) -> Vec<Arc<Node>> {
         let known = self.read();

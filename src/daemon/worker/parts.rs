@@ -121,9 +121,8 @@ impl Shown {
         let period = self.trees.promises().shortest_ttl() / 2;
         match teller.problem() {
             None => {
-                let (fs, hands, told) = (self.fs.clone(), self.hands.clone(), teller.clone());
-                let tell = move |missed| told.tell(missed);
-                runtime.spawn(watchers::note_watched_forever(fs, hands, period, tell));
+                let (fs, hands) = (self.fs.clone(), self.hands.clone());
+                runtime.spawn(watchers::note_watched_forever(fs, hands, period));
             }
             Some(why) => {
                 tracing::info!("programs that watch files (inotify) are not told of changes: {why}");
