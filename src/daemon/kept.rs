@@ -111,8 +111,9 @@ impl Kept {
 
     /// Has the service manager keep the mount for the next process of this unit; whether there is one that does.
     pub(super) fn keep(&self) -> bool {
-        // systemd 254 says how much it keeps; those before say nothing, and keep it all the same where the unit asks for it.
-        let may = std::env::var("FDSTORE").map_or(true, |most| most != "0");
+        // systemd says how much it keeps since 254; for those before our unit says it. One that keeps nothing takes what it is given, and
+        // drops it.
+        let may = std::env::var("FDSTORE").is_ok_and(|most| most != "0");
         // What a process has taken and not answered must be asked again of the next one.
         if std::env::var_os("NOTIFY_SOCKET").is_none() || !may || !self.offered.can_resend() {
             return false;
