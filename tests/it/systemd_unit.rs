@@ -12,6 +12,7 @@ const HARMLESS: [&str; 29] = [
     "RemainAfterExit",
     "FileDescriptorStoreMax",
     "KillMode",
+    "Environment",
     "WatchdogSec",
     "WatchdogSignal",
     "Restart",
