@@ -17,8 +17,9 @@ use super::channel::{Channel, ToHolder, ToWorker};
 use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
 use super::{Failure, Plan};
+use crate::fs::CarriedFiles;
 use crate::fuse::{self, Unmounted};
-use crate::handover::{Fingerprint, State};
+use crate::handover::Fingerprint;
 use crate::hands;
 use crate::leases::read_ledger;
 use crate::tree::journal::Journal;
@@ -62,15 +63,14 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let hands = hands::Client::over(hands, called.start.touching_thread.clone())?;
     let parts = Parts::build(plan, &called.place().at, hands.clone())?;
     let fingerprint = called.start.fingerprint;
-    let state = if called.start.succeeds {
+    let files = if called.start.succeeds {
         let legacy = called.take(Given::Legacy);
-        let state = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
-        let Some(state) = state else { return Ok(()) };
-        state
+        let files = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
+        let Some(files) = files else { return Ok(()) };
+        files
     } else {
-        State::default()
+        CarriedFiles::default()
     };
-    let files = runtime.block_on(state.install(&parts.cache, &parts.leases));
     // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
     parts.leases.keep_ledger(read_ledger([called.give(Given::Ledger)?, called.give(Given::Ledger)?]));
     // Not before the predecessor is gone: it writes into it to its last moment.

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::super::channel::{Channel, ToHolder, ToWorker};
 use super::parts::{Parts, Shown};
 use super::{FromHolder, say};
-use crate::handover::{self, Fingerprint, Paused, Problem, State};
+use crate::fs::CarriedFiles;
+use crate::handover::{self, Fingerprint, Paused, Problem};
 
 /// How long what was begun may take: a lease that is being made, a login.
 const PATIENCE_TO_STAND_STILL: Duration = Duration::from_secs(5);
@@ -67,15 +68,15 @@ async fn send(mut paused: Paused, to: UnixStream, fingerprint: Fingerprint) -> R
     sending.await.unwrap_or(Err(Problem::Stream(io::ErrorKind::Interrupted)))
 }
 
-/// The side of the worker that comes: takes in what the other holds, and waits until that is gone. None where nothing comes of it; a
-/// worker that was handed nothing begins with nothing.
+/// The side of the worker that comes: takes in what the other holds, and waits until that is gone; what is open, for later. None where
+/// nothing comes of it; a worker that was handed nothing begins with nothing.
 pub(super) async fn succeed(
     parts: &Parts,
     legacy: Option<OwnedFd>,
     fingerprint: Fingerprint,
     channel: &Channel,
     told: &mut UnboundedReceiver<FromHolder>,
-) -> Option<State> {
+) -> Option<CarriedFiles> {
     say(channel, &ToHolder::Prepared);
     let (cache, leases) = (parts.cache.clone(), parts.leases.clone());
     let receiving = tokio::task::spawn_blocking(move || {
@@ -84,7 +85,7 @@ pub(super) async fn succeed(
             .map_err(|why| why.to_string())
     });
     let mut receiving = Some(receiving);
-    let mut state = State::default();
+    let mut files = CarriedFiles::default();
     loop {
         let message = tokio::select! {
             received = async { receiving.as_mut()?.await.ok() }, if receiving.is_some() => {
@@ -92,7 +93,8 @@ pub(super) async fn succeed(
                 let taken = match received.unwrap_or(Err("it could not be read".to_owned())) {
                     Ok(received) => {
                         tracing::debug!(counts = ?received.counts(), "taken in");
-                        state = received;
+                        // Now, while the other answers still: it is gone from one moment to the next.
+                        files = received.install(&parts.cache, &parts.leases).await;
                         Ok(())
                     }
                     Err(why) => Err(why),
@@ -104,7 +106,7 @@ pub(super) async fn succeed(
         };
         match message {
             // Also where the other died over it, and will hand over nothing more.
-            Some(FromHolder::Told(ToWorker::TakeOver, _)) => return Some(state),
+            Some(FromHolder::Told(ToWorker::TakeOver, _)) => return Some(files),
             Some(FromHolder::Told(..)) => {}
             Some(FromHolder::Gone) | None => return None,
         }
