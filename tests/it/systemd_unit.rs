@@ -4,13 +4,14 @@
 
 /// Settings of `[Service]` that were looked up in systemd.exec(5) and systemd.service(5): none of them makes a mount
 /// namespace. Many that harden a service do, some by implication, and the mount would then be seen by nobody else.
-const HARMLESS: [&str; 29] = [
+const HARMLESS: [&str; 30] = [
     "Type",
     "ExecStart",
     "ExecReload",
     "ExecStop",
     "RemainAfterExit",
     "FileDescriptorStoreMax",
+    "Environment",
     "KillMode",
     "WatchdogSec",
     "WatchdogSignal",
