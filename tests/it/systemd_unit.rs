@@ -11,6 +11,7 @@ const HARMLESS: [&str; 30] = [
     "ExecStop",
     "RemainAfterExit",
     "FileDescriptorStoreMax",
+    "Environment",
     "KillMode",
     "Environment",
     "WatchdogSec",

@@ -96,8 +96,9 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     if let End::HolderGone = why {
         tracing::error!("the holder of the mount is gone: the mount ends");
         if called.start.outlives_holder {
-            // All that was had is known to the next holder.
-            return Ok(());
+            // All that was had is known to the next holder. As if killed, for what is dropped in good order tells whoever waits for an
+            // answer that there is none (EIO); what nobody has answered the next worker is asked again.
+            std::process::exit(0);
         }
     }
     end(&runtime, &parts, running, &serving, (&channel, &mut told), why);

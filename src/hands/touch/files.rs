@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::IntoRawFd;
 
+use nix::sys::signal::SigSet;
+
 /// Of standard input, output and error. Somebody may wait for the other end of the process's own to be closed.
 const NOWHERE: &str = "/dev/null";
 
@@ -19,6 +21,9 @@ const NOWHERE: &str = "/dev/null";
 /// # Errors
 /// What close_range(2) says: then the files are shared still. Or there is no `/dev/null`.
 pub(super) fn have_own() -> io::Result<()> {
+    // What a handler of a signal writes into to wake up others is closed here, and the kernel lets any thread run it that does not hold it
+    // back: a SIGTERM was lost so.
+    SigSet::all().thread_block()?;
     // SAFETY: the kernel reads and writes no memory of ours. The files of the process are not closed: with CLOSE_RANGE_UNSHARE the
     // thread has a table of its own first. What it closes there nobody uses from this thread, by the contract above.
     let result =
@@ -45,6 +50,7 @@ mod tests {
         let number = file.as_raw_fd();
         let own = std::thread::spawn(move || {
             have_own().unwrap();
+            assert!(SigSet::thread_get_mask().unwrap().contains(nix::sys::signal::SIGTERM));
             let seen = std::fs::read_dir("/proc/thread-self/fd").unwrap();
             seen.map(|fd| fd.unwrap().path().read_link().unwrap()).collect::<Vec<_>>()
         });

@@ -31,7 +31,7 @@ fn drill(machine: &Machine, name: &str, mut strike: impl FnMut(usize)) {
         assert_eq!(read_drill(machine, name), "canary-drill-3");
         assert_eq!(device(machine, name), first, "another mount in round {round}");
         let said = machine.must(&["systemctl", "status", "--no-pager", &format!("secretfs@{name}")]);
-        assert!(said.contains(&format!("Status: \"serving on /secrets/{name}\"")), "{said}");
+        assert!(said.contains(&format!("Status: \"serving on /secrets/{name}")), "{said}");
     }
     readers.end().must_be_undisturbed(&format!("{name}, {rounds} times"));
     let log = machine.journal(&format!("secretfs@{name}"));
