@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::support::mount::{HANG, Mount, Store, possible, run, secretfs, wait_until};
+use crate::support::mount::{HANG, Mount, Store, possible, run, secretfs, signal, wait_until};
 use crate::support::{available, program};
 
 /// A store with `team/db` (`user`, `password`) and `other`, and a configuration that shows it with these hooks.
@@ -94,6 +94,27 @@ fn a_program_runs_after_a_change_and_reads_the_new_value_from_the_mount() {
     world.store.put("other", &["value=canary-other-2"]);
     assert_eq!(mount.read("other/value").unwrap(), b"canary-other-2");
     world.store.put("unrelated", &["value=canary"]);
+    assert_eq!(mount.read("team/db/password").unwrap(), b"canary-password-2");
+    world.rotate(&mount, 3);
+    world.wait_for("done", "x\nx\n");
+    assert_eq!(world.read("seen"), "canary-password-2canary-password-3");
+}
+
+#[test]
+fn a_change_that_came_while_no_worker_was_there_is_told_by_the_next_one() {
+    let Some(()) = available("mount", possible()) else { return };
+    let world = World::new("", &shell("cat $SECRETFS_PATHS/password >> $1/seen; echo x >> $1/done", ""));
+    let mount = world.start();
+    // The holder starts no other before it is let go on.
+    signal(mount.pid(), "STOP");
+    signal(mount.worker(), "KILL");
+    world.store.put("team/db", &["password=canary-password-2"]);
+    signal(mount.pid(), "CONT");
+    assert_eq!(mount.read("team/db/password").unwrap(), b"canary-password-2");
+    world.wait_for("done", "x\n");
+    assert_eq!(world.read("seen"), "canary-password-2");
+    // what nobody has changed is no news to a new worker
+    mount.kill_worker();
     assert_eq!(mount.read("team/db/password").unwrap(), b"canary-password-2");
     world.rotate(&mount, 3);
     world.wait_for("done", "x\nx\n");

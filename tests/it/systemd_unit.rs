@@ -13,7 +13,6 @@ const HARMLESS: [&str; 30] = [
     "FileDescriptorStoreMax",
     "Environment",
     "KillMode",
-    "Environment",
     "WatchdogSec",
     "WatchdogSignal",
     "Restart",
