@@ -137,7 +137,6 @@ impl SecretCache {
                         && let Some(secret) = slot.secret()
                     {
                         self.missed(&job.question, Some(&secret.version));
-                        self.say_unsaid(job.question.of(), Some(secret.version.clone()));
                     }
                     if wake {
                         self.put_on_schedule(job.question.clone(), &slot);
@@ -160,9 +159,8 @@ impl SecretCache {
         if let (Priority::Prefetch, Answer::Secret(found)) = (asker, &answer) {
             let version = found.as_ref().ok().map(|snapshot| snapshot.secret.version.clone());
             if self.missed(&job.question, version.as_ref()) {
-                self.publish(job.question.of(), version.clone());
+                self.publish(job.question.of(), version);
             }
-            self.say_unsaid(job.question.of(), version);
         }
         Done::Asked
     }
@@ -177,12 +175,6 @@ impl SecretCache {
         match watched.insert(question.of().clone(), version.cloned()) {
             Some(before) => before.as_ref() != version && version.is_some(),
             None => false,
-        }
-    }
-
-    fn say_unsaid(&self, of: &SecretRef, version: Option<Version>) {
-        if self.unsaid.is_news(of, version.as_ref()) {
-            self.publish(of, version);
         }
     }
 

@@ -409,18 +409,23 @@ impl SecretCache {
         own
     }
 
-    /// Tells subscribers when a slot holds something else than was held before.
+    /// Tells subscribers when a slot holds something else than was held before; where nothing was, than a worker before this one left
+    /// its readers with.
     fn tell(&self, question: &Question, before: Option<&Arc<Secret>>, slot: &Slot) {
-        let (Question::Read(of), Some(before), Some(Answer::Secret(now))) = (question, before, slot.answer())
-        else {
-            return;
-        };
-        let version = match now {
-            Ok(snapshot) if Arc::ptr_eq(&snapshot.secret, before) => return,
+        let (Question::Read(of), Some(Answer::Secret(now))) = (question, slot.answer()) else { return };
+        let version = match &now {
             Ok(snapshot) => Some(snapshot.secret.version.clone()),
             Err(_) => None,
         };
-        self.publish(of, version);
+        let is_news = match (before, now) {
+            (Some(before), Ok(snapshot)) => !Arc::ptr_eq(&snapshot.secret, before),
+            (Some(_), Err(_)) => true,
+            (None, Err(error)) if !error.is_answer() => false,
+            (None, _) => self.unsaid.is_news(of, version.as_ref()),
+        };
+        if is_news {
+            self.publish(of, version);
+        }
     }
 
     fn publish(&self, of: &SecretRef, version: Option<Version>) {
