@@ -398,10 +398,10 @@ impl Holder {
             if let Some(stuck) = stuck {
                 tracing::error!(pid = worker.pid, "a worker {stuck}: it is replaced");
                 worker.kill();
-                // Not again at every look until its end is heard of.
+                // Not again at every look until its end is heard of. For how long it has served is left as it is: one that did for
+                // long is replaced without a pause.
                 (worker.silent, worker.stuck) = (0, 0);
                 worker.started = Instant::now();
-                worker.serving = worker.serving.map(|_| worker.started);
             } else if worker.serving.is_some() {
                 // By looks and not by the clock: where we ourselves did not get to look, its answers wait for us.
                 worker.silent += 1;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::crowd::Crowd;
 use super::drill;
 use super::grove::{EACH, Grove};
-use super::kills::SETTINGS;
+use super::kills::{LIFE, SETTINGS, pauses};
 use crate::support::mount::{HANG, secretfs, signal};
 
 #[test]
@@ -16,7 +16,7 @@ fn a_worker_that_is_stopped_is_replaced_and_whoever_waits_gets_their_bytes() {
     let Some(grove) = Grove::new(&format!("{SETTINGS}\nwatchdog = \"1s\"\ndeadline = \"25s\"")) else {
         return;
     };
-    let times = drill(2, 10);
+    let times = drill(3, 10);
     let late = |round: usize| format!("late-{round}");
     for name in (0..times).map(late) {
         grove.vault.kv_put("secret", &name, json!({"k": format!("canary-{name}")}));
@@ -25,6 +25,7 @@ fn a_worker_that_is_stopped_is_replaced_and_whoever_waits_gets_their_bytes() {
     let crowd = Crowd::of_readers(&grove.secrets);
     for round in 0..times {
         crowd.go_on_for(grove.secrets.len());
+        std::thread::sleep(LIFE);
         let stopped = grove.mount.worker();
         // Somebody who waits for a backend when it happens.
         let name = late(round);
@@ -40,7 +41,10 @@ fn a_worker_that_is_stopped_is_replaced_and_whoever_waits_gets_their_bytes() {
         assert!(value == wanted.as_bytes(), "somebody who waited got something else");
     }
     crowd.go_on_for(grove.secrets.len());
-    crowd.stop().none_failed("readers, and workers that are stopped");
+    let tally = crowd.stop();
+    tally.none_failed("readers, and workers that are stopped");
+    // The watchdog's second, and then at once, also the tenth time.
+    pauses(&tally, Duration::from_secs(2), &grove.mount);
     let log = grove.mount.log();
     assert!(log.contains("does not answer: it is replaced"), "{log}");
 }
