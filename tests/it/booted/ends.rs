@@ -76,7 +76,7 @@ fn stop_in_the_middle_of_a_restart_leaves_nothing_that_is_asked_or_in_the_way() 
         }
         machine.run(&["systemctl", "reset-failed", "secretfs@stop-restart"]);
     }
-    println!("a dead mount was left {left} times");
+    eprintln!("a dead mount was left {left} times");
     machine.must(&["systemctl", "start", "secretfs@stop-restart"]);
     assert_eq!(read_drill(machine, "stop-restart"), "canary-drill-3");
     device(machine, "stop-restart");
@@ -124,7 +124,7 @@ fn workers_that_crash_again_and_again_end_the_mount_and_a_later_start_works() {
     assert_eq!(machine.property(unit, "NRestarts"), "0");
     must_be_gone(machine, "crash-loop");
     let seen = readers.end();
-    println!("{seen:?}");
+    eprintln!("{seen:?}");
     assert!(seen.reads > 0 && seen.wrong == 0 && seen.longest < SOON, "{seen:?}");
     assert!(seen.errors.contains("Input/output"), "{seen:?}");
     machine.must(&["systemctl", "start", unit]);
@@ -150,9 +150,9 @@ fn a_holder_that_crashes_at_once_is_given_up_and_a_later_start_works() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(machine.property(unit, "NFileDescriptorStore"), "0");
-    println!("given up after {:?}, {} starts", start.elapsed(), machine.property(unit, "NRestarts"));
+    eprintln!("given up after {:?}, {} starts", start.elapsed(), machine.property(unit, "NRestarts"));
     let seen = readers.end();
-    println!("{seen:?}");
+    eprintln!("{seen:?}");
     assert!(seen.failures > 0 && seen.wrong == 0 && seen.longest < SOON, "{seen:?}");
     machine.must(&["rm", "-r", folder]);
     machine.must(&["systemctl", "daemon-reload"]);

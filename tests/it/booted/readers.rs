@@ -68,7 +68,7 @@ impl<'a> Readers<'a> {
 impl Seen {
     /// That nobody has noticed anything but a pause.
     pub fn must_be_undisturbed(&self, what: &str) {
-        println!(
+        eprintln!(
             "{what}: {} reads, {} failed, {} wrong, longest {:?}; held open: {} the same, {} ESTALE {}",
             self.reads, self.failures, self.wrong, self.longest, self.same, self.stale, self.errors
         );
