@@ -71,7 +71,7 @@ fn a_restart_with_a_mistake_in_the_configuration_ends_the_mount_and_a_start_afte
     machine.wait_until("the mount is gone", || mounts_at(machine, "mistakes").is_empty());
     assert_eq!(machine.property(unit, "NFileDescriptorStore"), "0");
     let seen = readers.end();
-    println!("{seen:?}");
+    eprintln!("{seen:?}");
     assert!(seen.failures > 0 && seen.wrong == 0 && seen.longest < Duration::from_secs(5), "{seen:?}");
     machine.write("/etc/secretfs/mistakes.toml", &drill("mistakes", ""));
     machine.must(&["systemctl", "start", unit]);
