@@ -49,6 +49,17 @@ fn none_failed(counts: &[Count]) {
     }
 }
 
+/// The value of a lease dies with its worker: who has opened a file and not read it, or read one half of a pair, when it is killed has to
+/// begin anew (docs/semantics.md, "Open files and a crash"), and then succeeds.
+fn failed_at_kills_only(counts: &[Count], kills: usize) {
+    for count in counts {
+        let explained = |why: &str| why.ends_with("ESTALE") || why.contains("28P01");
+        let is_fine = count.failures.len() <= kills && count.reasons().keys().all(|why| explained(why));
+        assert!(is_fine, "{:?}, the first {:?}", count.reasons(), count.failures.first());
+        assert!(count.logins > 10, "only {} logins", count.logins);
+    }
+}
+
 fn ends_clean(mut mount: Mount, vault: &Vault, postgres: &Postgres) {
     assert_eq!(mount.stop(), Some(0));
     assert_eq!(leases(vault), [0, 0]);
@@ -65,7 +76,8 @@ fn workers_that_are_killed_leave_one_lease_too_many_at_most_and_none_at_the_end(
     let mount = mount(&vault);
     let programs = programs(postgres.port, &mount);
     let mut most = [0; 2];
-    for _ in 0..drill(5, 25) {
+    let kills = drill(5, 25);
+    for _ in 0..kills {
         mount.kill_worker();
         let began = std::time::Instant::now();
         while began.elapsed() < LIFE {
@@ -76,7 +88,7 @@ fn workers_that_are_killed_leave_one_lease_too_many_at_most_and_none_at_the_end(
         }
     }
     let counts: Vec<Count> = programs.into_iter().map(Samples::stop).collect();
-    none_failed(&counts);
+    failed_at_kills_only(&counts, kills);
     let pauses: Vec<_> = counts.iter().map(|count| (count.logins, count.longest)).collect();
     eprintln!("credentials and kills: at most {most:?} leases; logins and the longest of them {pauses:?}");
     ends_clean(mount, &vault, &postgres);
