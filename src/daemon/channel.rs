@@ -42,8 +42,8 @@ pub(super) enum ToWorker {
     GoOn,
     /// Your predecessor is gone: the mount is yours.
     TakeOver,
-    /// The mount is to end, for this reason.
-    End(String),
+    /// The mount is to end.
+    End,
     /// It is out of the tree, or why it is not.
     Detached(Result<(), String>),
 }

@@ -201,18 +201,21 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_was_written_about_a_mount_is_read_again_and_nonsense_is_refused() {
-        let offered: Offered =
-            serde_json::from_str(r#"{"major":7,"minor":44,"max_readahead":1,"flags":5}"#).unwrap();
-        let about = About {
+    fn about(at: &str) -> About {
+        let offered = r#"{"major":7,"minor":44,"max_readahead":1,"flags":5}"#;
+        About {
             protocol: PROTOCOL,
-            at: "/secrets".into(),
+            at: at.into(),
             device: Some("0:77".into()),
-            offered,
+            offered: serde_json::from_str(offered).unwrap(),
             why_untouchable: None,
             since: SystemTime::now(),
-        };
+        }
+    }
+
+    #[test]
+    fn what_was_written_about_a_mount_is_read_again_and_nonsense_is_refused() {
+        let about = about("/secrets");
         let said = content(write(&about).unwrap()).unwrap();
         assert_eq!(serde_json::from_slice::<About>(&said).unwrap(), about);
         // What a later version may have added is no reason not to find the mount.
@@ -226,16 +229,7 @@ mod tests {
 
     #[test]
     fn a_mount_that_is_not_in_its_place_any_more_is_not_kept() {
-        let offered: Offered =
-            serde_json::from_str(r#"{"major":7,"minor":44,"max_readahead":1,"flags":5}"#).unwrap();
-        let about = About {
-            protocol: PROTOCOL,
-            at: "/nowhere/secrets".into(),
-            device: Some("0:77".into()),
-            offered,
-            why_untouchable: None,
-            since: SystemTime::now(),
-        };
+        let about = about("/nowhere/secrets");
         let file = || write(&about).unwrap();
         let mut stored = vec![(ABOUT.to_owned(), file()), (REQUESTS.to_owned(), file())];
         assert!(Kept::of(&mut stored).is_none());

@@ -27,7 +27,6 @@ pub use harden::harden;
 pub use holder::{WorkerCommand, hold};
 pub use kept::Kept;
 pub use plan::{BackendPlan, Plan};
-pub use restarts::MAX_CRASHES;
 pub use start::{Called, Handed, NotCalled, called};
 pub use worker::work;
 

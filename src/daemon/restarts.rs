@@ -8,8 +8,6 @@ use crate::clock::Moment;
 
 /// Crashes are counted for so long.
 const WINDOW: Duration = Duration::from_secs(60);
-/// As many there may be in it, unless the configuration says otherwise.
-pub const MAX_CRASHES: u32 = 5;
 /// A worker that has served for less than this is one of a row: its successor waits.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The pause before the second of a row, doubled with each; a longer one would make readers wait for nothing.

@@ -19,7 +19,6 @@ const MOST: Duration = Duration::from_secs(5);
 
 /// An end that has begun.
 pub(super) struct Ending {
-    why: String,
     until: Instant,
     /// The mount is out of the tree, or somebody else has seen to that.
     detached: Option<Result<(), String>>,
@@ -39,16 +38,15 @@ impl Holder {
         if self.ending.is_none() {
             tracing::info!(mountpoint = %self.kept.place.at.display(), "unmounting: {why}");
             systemd::stopping();
-            self.begin_ending(why);
+            self.begin_ending();
             self.abandon_upgrade("the mount is ending");
             self.go_on_ending();
         }
         Flow::GoOn
     }
 
-    fn begin_ending(&mut self, why: &str) {
+    fn begin_ending(&mut self) {
         self.ending = Some(Ending {
-            why: why.to_owned(),
             until: Instant::now() + PATIENCE,
             detached: None,
             ended: None,
@@ -62,7 +60,7 @@ impl Holder {
         let Some(ending) = &mut self.ending else { return };
         if let Some(worker) = self.serving.as_ref().filter(|worker| worker.serving.is_some() && !ending.told)
         {
-            worker.tell(&ToWorker::End(ending.why.clone()), &[]);
+            worker.tell(&ToWorker::End, &[]);
             ending.told = true;
         }
     }
@@ -77,7 +75,7 @@ impl Holder {
             let why = if is_aborted { "its connection was aborted" } else { "unmounted by somebody else" };
             tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
             systemd::stopping();
-            self.begin_ending(why);
+            self.begin_ending();
             self.is_aborted = is_aborted;
         }
         let detached = if is_aborted { place.detach() } else { Ok(()) };

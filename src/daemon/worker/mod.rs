@@ -87,13 +87,12 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let running = parts.run(&runtime, &serving, &called.start, &channel);
     say(&channel, &ToHolder::Serving);
     let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, (&runtime, &parts, fingerprint)));
-    let is_over = why == End::Over;
-    if is_over {
+    if why == End::Over {
         // At once: what follows may take its time, and nobody can read any more.
         parts.fs.flush();
         say(&channel, &ToHolder::Over);
     }
-    if let End::HolderGone = why {
+    if why == End::HolderGone {
         tracing::error!("the holder of the mount is gone: the mount ends");
         if called.start.outlives_holder {
             // All that was had is known to the next holder. As if killed, for what is dropped in good order tells whoever waits for an
@@ -143,7 +142,7 @@ async fn until_the_end(
                     tracing::warn!("cannot leave the terminal: {error}");
                 }
             }
-            Some(FromHolder::Told(ToWorker::End(_), _)) => return End::Told,
+            Some(FromHolder::Told(ToWorker::End, _)) => return End::Told,
             Some(FromHolder::Told(..)) => {}
             Some(FromHolder::Gone) | None => return End::HolderGone,
         }
