@@ -2,6 +2,7 @@
 //! Does not know why. Without `NOTIFY_SOCKET` nothing is told.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
@@ -19,11 +20,20 @@ pub(super) fn serving_again(at: &str, crashes: u64) {
     tell(&[NotifyState::Status(&printable(&format!("serving on {at}, {crashes}")))]);
 }
 
-/// The holder's loop turns (`WatchdogSec=`).
+/// How long systemd waits for a sign of life before it takes us for stuck (`WatchdogSec=`); none where it does not wait.
+pub(super) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|wait| !wait.is_zero())
+}
+
+/// How often a sign of life is due where systemd waits for so long. sd_watchdog_enabled(3) recommends half of it; twice as often, for a
+/// busy machine may be late.
+pub(super) fn often_enough(wait: Duration) -> Duration {
+    (wait / 4).max(Duration::from_millis(1))
+}
+
+/// A sign of life.
 pub(super) fn alive() {
-    if sd_notify::watchdog_enabled().is_some() {
-        tell(&[NotifyState::Watchdog]);
-    }
+    tell(&[NotifyState::Watchdog]);
 }
 
 /// Whether the unit that this process belongs to is being restarted rather than stopped, as far as the service manager says so:

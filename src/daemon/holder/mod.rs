@@ -208,6 +208,9 @@ impl Holder {
         let look = (self.watchdog / LOOKS).max(Duration::from_millis(10));
         let mut looks = tokio::time::interval(look);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let systemds = systemd::watchdog();
+        let mut signs_of_life = tokio::time::interval(systemds.map_or(look, systemd::often_enough));
+        signs_of_life.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let restart = self.restart_at;
             let flow = tokio::select! {
@@ -228,6 +231,10 @@ impl Holder {
                     self.restart()
                 }
                 _ = looks.tick() => self.look(),
+                _ = signs_of_life.tick(), if systemds.is_some() => {
+                    systemd::alive();
+                    Flow::GoOn
+                }
             };
             if let Flow::Over(result) = flow {
                 return result;
@@ -277,7 +284,8 @@ impl Holder {
     /// Has the worker leave what we have left by now.
     fn leave(&mut self) {
         self.is_ready = true;
-        let session = rustix::process::getsid(None).is_ok_and(|leader| leader == rustix::process::getpid());
+        // A leader that we cannot see (0: in another PID namespace, or the kernel's own) is not us.
+        let session = nix::unistd::getsid(None).is_ok_and(|leader| leader == nix::unistd::getpid());
         if let Some(worker) = &self.serving {
             let outputs: [&dyn AsFd; 2] = [&rustix::stdio::stdout(), &rustix::stdio::stderr()];
             worker.tell(&ToWorker::Leave { session }, &outputs);
@@ -380,7 +388,6 @@ impl Holder {
 
     /// Whether everybody is well; what is stuck is killed, which ends it as a crash does.
     fn look(&mut self) -> Flow {
-        systemd::alive();
         self.pings += 1;
         let ping = self.pings;
         let is_ending = self.ending.is_some();

@@ -7,6 +7,7 @@ use super::lifecycle::{is_mounted, wait_for};
 use super::small_store;
 use crate::support::available;
 use crate::support::mount::{Store, possible, run, secretfs};
+use crate::users::is_root;
 
 #[test]
 fn daemon_returns_when_the_mount_can_be_used() {
@@ -34,6 +35,24 @@ fn daemon_lets_go_of_the_pipes_of_its_caller() {
     let output = run(&mut shell);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "code 0\n");
     assert!(is_mounted(&at.0));
+}
+
+/// As under a program that is the first of its machine or container and has made no session, or with unshare(1).
+#[test]
+fn a_program_whose_session_began_in_another_pid_namespace_mounts_and_ends_like_any_other() {
+    let Some(()) = available("mount", possible()) else { return };
+    let Some(()) = available("root", is_root()) else { return };
+    let store = small_store();
+    let at = Unmounted::beside(&store);
+    // Leaves it to the shell to wait: the mount is in its namespace alone.
+    let script = "\"$0\" mount \"$1\" \"$2\" --identity \"$3\" & process=$!\n\
+                  for _ in $(seq 300); do [ -e \"$2/api-key\" ] && break; sleep 0.1; done\n\
+                  cat \"$2/api-key/value\"; sleep 0.1; cat \"$2/api-key/value\"; kill $process; wait $process; echo \" code $?\"";
+    let mut shell = Command::new("unshare");
+    shell.args(["--pid", "--fork", "--mount-proc", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_secretfs"));
+    shell.arg(format!("store:{}", store.file().display())).arg(&at.0).arg(store.identity());
+    let output = run(&mut shell);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "canary-valuecanary-value code 0\n");
 }
 
 #[test]
