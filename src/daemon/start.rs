@@ -39,6 +39,9 @@ pub(super) struct Start {
     pub(super) crashes: u64,
     /// Another worker serves still: wait for [`ToWorker::TakeOver`].
     pub(super) succeeds: bool,
+    /// Serve nobody: give back what former workers had, and end. A holder of an older program never says it.
+    #[serde(default)]
+    pub(super) gives_back: bool,
     /// Whether the mount outlives its holder: then there is nothing to give back when that is gone.
     pub(super) outlives_holder: bool,
     /// What the descriptors are, in their order.

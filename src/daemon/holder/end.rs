@@ -1,27 +1,21 @@
-//! Owns the end of a mount: asked for, come about by itself, or because nobody can serve it any more.
+//! Owns the end of a mount: asked for, or come about by itself.
 //! Does not know what a worker has to give back.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::channel::ToWorker;
 use super::super::{Failure, kept, systemd};
 use super::{Flow, Holder};
-use crate::fuse;
 
 /// How long the last worker may take: 2 s for hooks, 45 s for leases, 10 s for tokens, a second for files that are open, and some.
 const PATIENCE: Duration = Duration::from_secs(65);
-/// Requests are refused until none has come for so long, and at most for the second: whoever waits is told, and nobody waits anew for a
-/// mount that is out of the tree.
-const QUIET: Duration = Duration::from_millis(500);
-const MOST: Duration = Duration::from_secs(5);
 
 /// An end that has begun.
 pub(super) struct Ending {
     until: Instant,
     /// The mount is out of the tree, or somebody else has seen to that.
-    detached: Option<Result<(), String>>,
+    pub(super) detached: Option<Result<(), String>>,
     /// All is given back.
     ended: Option<InUse>,
     /// The worker has been told.
@@ -45,7 +39,8 @@ impl Holder {
         Flow::GoOn
     }
 
-    fn begin_ending(&mut self) {
+    /// Has all that follows know that it ends.
+    pub(super) fn begin_ending(&mut self) {
         self.ending = Some(Ending {
             until: Instant::now() + PATIENCE,
             detached: None,
@@ -123,7 +118,7 @@ impl Holder {
             tracing::error!("workers die at the end of the mount: what they had is not given back");
             return Some(Flow::Over(self.unmounted(detached)));
         }
-        Some(self.restart())
+        Some(if self.is_given_up { self.give_back() } else { self.restart() })
     }
 
     /// The end takes too long.
@@ -136,36 +131,19 @@ impl Holder {
         Flow::Over(self.unmounted(detached))
     }
 
-    /// No worker can serve the mount: whoever waits is told EIO, and it is taken out of the tree.
-    pub(super) fn give_up(&mut self) -> Flow {
-        let at = self.kept.place.at.display().to_string();
-        tracing::error!(mountpoint = %at, crashes = self.restarts.total(), "workers crash too often: the mount is given up");
-        systemd::stopping();
-        self.abandon_upgrade("the mount is given up");
-        self.kill_all();
-        let detached = self.kept.place.detach_in_use();
-        if let Err(error) = fuse::refuse_all(self.kept.requests.as_fd(), QUIET, MOST) {
-            tracing::warn!("requests cannot be refused: {error}");
-        }
-        if let Err(error) = detached {
-            tracing::error!("the mount is not taken out of the tree: {error}");
-        }
-        self.forget();
-        Flow::Over(Err(Failure::GivenUp { at, crashes: self.restarts.total() }))
-    }
-
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         if self.outlives_us {
             kept::forget();
         }
     }
 
     /// What came of it. Whatever that is, nobody goes on with this mount.
-    fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
+    pub(super) fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
         self.forget();
         let result = detached.unwrap_or_else(|| self.kept.place.detach().map_err(|error| error.to_string()));
         let at = self.kept.place.at.display().to_string();
         match result {
+            _ if self.is_given_up => Err(Failure::GivenUp { at, crashes: self.restarts.total() }),
             Err(error) => Err(Failure::Unmount { at, error }),
             Ok(()) if self.is_aborted => Err(Failure::Aborted { at }),
             Ok(()) => Ok(()),

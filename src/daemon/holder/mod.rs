@@ -4,6 +4,7 @@
 //! Everything that may block is done by others (workers, the probe); this loop only hears of it, so it can always act.
 
 mod end;
+mod given_up;
 mod process;
 mod upgrade;
 
@@ -100,6 +101,7 @@ pub fn hold(
         taking_over: None,
         ending: None,
         is_aborted: false,
+        is_given_up: false,
         pings: 0,
     };
     let ended = runtime.block_on(async {
@@ -164,7 +166,20 @@ struct Holder {
     ending: Option<Ending>,
     /// It ends because somebody has ended the kernel's connection, and not because somebody wanted it to end.
     is_aborted: bool,
+    /// No worker can serve it.
+    is_given_up: bool,
     pings: u64,
+}
+
+/// What a worker is started for.
+#[derive(Debug, Clone, Copy)]
+enum Task<'a> {
+    /// To serve at once.
+    Serve,
+    /// To serve when it is told that its predecessor is gone; with the socket over which it is handed what that one holds.
+    Succeed(&'a OwnedFd),
+    /// To give back what its predecessors had, and nothing else.
+    GiveBack,
 }
 
 /// What an event means for the loop.
@@ -177,7 +192,7 @@ enum Flow {
 impl Holder {
     /// Starts the first worker and waits until it serves. One that cannot says why itself.
     async fn begin(&mut self, heard: &mut UnboundedReceiver<Event>) -> Result<(), Failure> {
-        let worker = self.start_worker(&self.command.clone(), false, None)?;
+        let worker = self.start_worker(&self.command.clone(), Task::Serve)?;
         let number = worker.number;
         self.serving = Some(worker);
         loop {
@@ -242,13 +257,7 @@ impl Holder {
         }
     }
 
-    /// A worker that is to serve at once, or when it is told that its predecessor is gone.
-    fn start_worker(
-        &mut self,
-        command: &WorkerCommand,
-        succeeds: bool,
-        legacy: Option<&OwnedFd>,
-    ) -> io::Result<Worker> {
+    fn start_worker(&mut self, command: &WorkerCommand, task: Task<'_>) -> io::Result<Worker> {
         let number = WorkerNo(self.next_number);
         self.next_number += 1;
         let (ours, hands) = UnixStream::pair()?;
@@ -261,7 +270,9 @@ impl Holder {
         ];
         files.extend(self.kept.journal.iter().map(|file| (Given::Journal, file as &dyn AsFd)));
         files.extend(self.kept.ledger.iter().map(|file| (Given::Ledger, file as &dyn AsFd)));
-        files.extend(legacy.map(|legacy| (Given::Legacy, legacy as &dyn AsFd)));
+        if let Task::Succeed(legacy) = task {
+            files.push((Given::Legacy, legacy));
+        }
         let start = Start {
             protocol: PROTOCOL,
             at: self.kept.place.at.clone().into_os_string(),
@@ -272,7 +283,8 @@ impl Holder {
             holder: std::process::id(),
             since: self.kept.since,
             crashes: self.restarts.total(),
-            succeeds,
+            succeeds: matches!(task, Task::Succeed(_)),
+            gives_back: matches!(task, Task::GiveBack),
             outlives_holder: self.outlives_us,
             files: files.iter().map(|(given, _)| *given).collect(),
         };
@@ -367,7 +379,7 @@ impl Holder {
 
     fn restart(&mut self) -> Flow {
         self.restart_at = None;
-        match self.start_worker(&self.command.clone(), false, None) {
+        match self.start_worker(&self.command.clone(), Task::Serve) {
             Ok(worker) => {
                 self.serving = Some(worker);
                 Flow::GoOn
@@ -393,6 +405,8 @@ impl Holder {
         let is_ending = self.ending.is_some();
         if let Some(worker) = self.serving.as_mut() {
             let stuck = match worker.serving {
+                // It serves nobody, and the end has its own time.
+                None if self.is_given_up => None,
                 None => {
                     (worker.started.elapsed() > PATIENCE_WITH_STARTS).then_some("does not begin to serve")
                 }

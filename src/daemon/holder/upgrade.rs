@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::{ToHolder, ToWorker};
 use super::process::{Worker, WorkerCommand, WorkerNo};
-use super::{Flow, Holder};
+use super::{Flow, Holder, Task};
 use crate::control::protocol::{self, Answer, Refusal, RefusalKind, Reply, VERSION};
 use crate::fuse::Offered;
 
@@ -76,7 +76,7 @@ impl Holder {
         tracing::info!(program = %self.command.path().display(), "upgrading");
         let started = UnixStream::pair().and_then(|(old, new)| {
             let command = self.command.renewed()?;
-            let successor = self.start_worker(&command, true, Some(&new.into()))?;
+            let successor = self.start_worker(&command, Task::Succeed(&new.into()))?;
             Ok(Upgrade {
                 successor,
                 command,

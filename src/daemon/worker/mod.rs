@@ -30,6 +30,9 @@ use succession::{Old, succeed};
 /// What the process is called; Linux takes fifteen bytes.
 const NAME: &std::ffi::CStr = c"secretfs-worker";
 
+/// Questions that nobody waits for any more are not worth waiting for longer.
+const QUESTIONS_LEFT: Duration = Duration::from_millis(200);
+
 /// What the holder of the mount does.
 enum FromHolder {
     Told(ToWorker, Vec<OwnedFd>),
@@ -73,6 +76,12 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     };
     // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
     parts.leases.keep_ledger(read_ledger([called.give(Given::Ledger)?, called.give(Given::Ledger)?]));
+    if called.start.gives_back {
+        runtime.block_on(parts::give_all_back(&parts.leases, &parts.cache));
+        say(&channel, &ToHolder::Ended { in_use: false });
+        runtime.shutdown_timeout(QUESTIONS_LEFT);
+        return Ok(());
+    }
     // Not before the predecessor is gone: it writes into it to its last moment.
     let journal = [called.give(Given::Journal)?, called.give(Given::Journal)?];
     let (journal, taken) = Journal::open(journal, fingerprint);
@@ -101,8 +110,7 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
         }
     }
     end(&runtime, &parts, running, &serving, (&channel, &mut told), why);
-    // Questions that nobody waits for any more are not worth waiting for.
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(QUESTIONS_LEFT);
     Ok(())
 }
 
@@ -167,7 +175,7 @@ fn end(
     // At once: nobody can open anything any more, and what follows may take its time.
     parts.fs.flush();
     // Before the end of the loop, which makes what is still on its way.
-    runtime.block_on(parts.give_all_back());
+    runtime.block_on(parts::give_all_back(&parts.leases, &parts.cache));
     // At once: whoever has a file open keeps that one's bytes only, and may keep us for a while yet.
     parts.fs.flush();
     let ended = if why == End::HolderGone { Unmounted::Cleanly } else { serving.wait_for_end() };

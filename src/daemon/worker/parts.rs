@@ -186,22 +186,6 @@ impl Shown {
         }
         runtime.spawn(async move { control.serve(&device, socket.ok()).await })
     }
-
-    /// Gives back every lease, and what backends had for the mount; says what could not be given back.
-    pub(super) async fn give_all_back(&self) {
-        for left in self.leases.revoke_all(PATIENCE_WITH_LEASES).await {
-            let backend = self.cache.source(left.of.source).map_or("", |source| &source.name);
-            tracing::error!(
-                backend = %backend,
-                path = %left.of.path,
-                "a lease is not revoked, and lives until its end: {}", left.error
-            );
-        }
-        let closing = self.cache.backends().into_iter().map(|backend| async move { backend.close().await });
-        if tokio::time::timeout(PATIENCE_WITH_TOKENS, join_all(closing)).await.is_err() {
-            tracing::error!("a backend does not take back what was had for the mount, such as a token");
-        }
-    }
 }
 
 impl Running {
@@ -218,6 +202,22 @@ impl Running {
             control.abort();
             let _ = runtime.block_on(control);
         }
+    }
+}
+
+/// Gives back every lease, and what backends had for the mount; says what could not be given back.
+pub(super) async fn give_all_back(leases: &Leases, cache: &SecretCache) {
+    for left in leases.revoke_all(PATIENCE_WITH_LEASES).await {
+        let backend = cache.source(left.of.source).map_or("", |source| &source.name);
+        tracing::error!(
+            backend = %backend,
+            path = %left.of.path,
+            "a lease is not revoked, and lives until its end: {}", left.error
+        );
+    }
+    let closing = cache.backends().into_iter().map(|backend| async move { backend.close().await });
+    if tokio::time::timeout(PATIENCE_WITH_TOKENS, join_all(closing)).await.is_err() {
+        tracing::error!("a backend does not take back what was had for the mount, such as a token");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Owns the promise about credentials that are made on demand while workers die and are exchanged: none piles up, none is left.
 //! Does not know what a lease is worth to its readers otherwise (tests/it/leases.rs).
 
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 use super::builds::{Builds, upgrade};
@@ -18,13 +20,17 @@ const PACE: Duration = Duration::from_millis(50);
 
 /// A mount of both roles, of a program that a test may replace.
 fn mount(vault: &Vault) -> Mount {
+    mount_with(vault, SETTINGS)
+}
+
+fn mount_with(vault: &Vault, settings: &str) -> Mount {
     let plan = Plan::of("").installed();
     let secret = |role: &&str| {
         format!("[[secret]]\npath = \"/{role}\"\nbackend = \"v\"\nsource = \"database/creds/{role}\"\n")
     };
     let secrets: String = ROLES.iter().map(secret).collect();
     let text = format!(
-        "[mount]\n{SETTINGS}\n[backend.v]\ntype = \"vault\"\naddress = \"{}\"\n{secrets}",
+        "[mount]\n{settings}\n[backend.v]\ntype = \"vault\"\naddress = \"{}\"\n{secrets}",
         vault.address
     );
     let file = plan.folder().join("config.toml");
@@ -143,4 +149,39 @@ fn a_holder_that_is_killed_leaves_no_lease() {
     mount.ended();
     wait_until("everything is given back", || leases(&vault) == [0, 0] && postgres.roles().is_empty());
     run(secretfs().arg("unmount").arg(&mount.at));
+}
+
+#[test]
+fn a_mount_that_is_given_up_after_crashes_leaves_no_lease() {
+    let (vault, postgres) = servers!();
+    for role in ROLES {
+        database_role(&vault, &postgres, "database", role, "1h", "2h");
+    }
+    let mut mount = mount_with(&vault, "max_crashes = 1");
+    let held: Vec<_> =
+        ROLES.iter().map(|role| File::open(mount.path(&format!("{role}/password"))).unwrap()).collect();
+    mount.kill_worker();
+    assert_eq!(leases(&vault), [1, 1]);
+    signal(mount.worker(), "KILL");
+    assert_eq!(mount.ended(), Some(70), "{}", mount.log());
+    assert!(!mount.is_mounted());
+    assert_eq!((leases(&vault), postgres.roles()), ([0, 0], vec![]), "{}", mount.log());
+    for mut file in held {
+        assert_eq!(file.read(&mut [0; 16]).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    }
+}
+
+/// Nobody answers who could be told: it ends all the same.
+#[test]
+fn a_mount_that_is_given_up_while_its_backend_is_away_ends_and_says_what_is_left() {
+    let (vault, postgres) = servers!();
+    database_role(&vault, &postgres, "database", ROLES[0], "1h", "2h");
+    let mut mount = mount_with(&vault, "max_crashes = 1");
+    mount.read(&format!("{}/password", ROLES[0])).unwrap();
+    drop(vault);
+    mount.kill_worker();
+    signal(mount.worker(), "KILL");
+    assert_eq!(mount.ended(), Some(70), "{}", mount.log());
+    assert!(!mount.is_mounted());
+    assert!(mount.log().contains("a lease is not revoked, and lives until its end"), "{}", mount.log());
 }
