@@ -15,7 +15,7 @@ use super::in_mount::{InMount, unreadable};
 use super::output;
 use crate::control::client::Unanswered;
 use crate::control::protocol::{Command, Reply, VERSION};
-use crate::control::status::{BackendLine, HeldList, HookLine, Status};
+use crate::control::status::{BackendLine, HeldList, HookLine, Measure, Status};
 use crate::mounts::{self, Mount};
 use crate::printable::printable;
 
@@ -156,6 +156,9 @@ fn rows(text: &mut String, status: &Status, now: SystemTime) {
         Some(why) => format!("not told of changes: {why}"),
     };
     row(text, "watchers", &told);
+    if !status.sandbox.is_empty() {
+        row(text, "sandbox", &of_sandbox(&status.sandbox));
+    }
     for hook in &status.hooks {
         row(text, "hook", &of_hook(hook, now));
     }
@@ -189,6 +192,18 @@ fn of_backend(backend: &BackendLine, now: SystemTime) -> String {
         text.push_str(&format!("; asked again in {seconds:.0}s"));
     }
     text
+}
+
+fn of_sandbox(measures: &[Measure]) -> String {
+    let missing = measures.iter().filter(|measure| !measure.holds);
+    let missing: Vec<String> = missing
+        .map(|measure| format!("{}: {}", measure.name, measure.why_not.as_deref().unwrap_or("unknown")))
+        .collect();
+    let all = measures.len();
+    if missing.is_empty() {
+        return format!("all {all} measures");
+    }
+    format!("{} of {all} measures; not {}", all - missing.len(), missing.join("; "))
 }
 
 fn of_hook(hook: &HookLine, now: SystemTime) -> String {
@@ -287,6 +302,11 @@ mod tests {
             in_use: true,
             bytes: 9,
         };
+        let measure = |name: &str, why_not: Option<&str>| Measure {
+            name: name.into(),
+            holds: why_not.is_none(),
+            why_not: why_not.map(Into::into),
+        };
         Status {
             program: "0.1.0".into(),
             pid: 7,
@@ -301,6 +321,10 @@ mod tests {
                 ..LeaseList::default()
             },
             watchers: Watchers { told: false, why_not: Some("no privilege: mount as root".into()) },
+            sandbox: vec![
+                measure("closed memory", None),
+                measure("files (Landlock)", Some("not in this kernel")),
+            ],
             hooks: vec![hook],
             counters: ["a", "b", "c", "d", "e"].map(|name| (name.to_owned(), 1)).into(),
             held: Some(HeldList { secrets: vec![held], left_out: 1 }),
@@ -323,6 +347,7 @@ mod tests {
   secrets    2 held, 1 in use, 1 stale, 18 bytes
   leases     0 of 9 held
   watchers   not told of changes: no privilege: mount as root
+  sandbox    1 of 2 measures; not files (Landlock): not in this kernel
   hook       reload nginx: idle, 3 runs, 1 failed, the last 1970-01-01T00:00:00.000Z (1h 1m 1s ago): exit code 1
   counters   a 1, b 1, c 1, d 1
              e 1

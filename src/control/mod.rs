@@ -27,7 +27,7 @@ use crate::leases::Leases;
 use crate::tree::Trees;
 pub use place::{Socket, Unclaimed, claim, folder, folders, make_folder};
 use protocol::{Answer, Command, MAX_REQUEST, MAX_TARGETS, Refusal, RefusalKind, Reply, VERSION};
-use status::HookLine;
+use status::{HookLine, Measure};
 
 /// Conversations at once; whoever comes then waits in the queue of the socket.
 const MOST: usize = 128;
@@ -60,6 +60,8 @@ pub struct Control {
     pub hooks: Box<dyn Fn() -> Vec<HookLine> + Send + Sync>,
     /// Whether inotify watchers are told of changes, or why not and what to do. Must not wait.
     pub watchers: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What the process that answers has given up for good.
+    pub sandbox: Vec<Measure>,
     /// Has the program exchanged, and whoever is at the other end of the socket told what came of it.
     pub upgrade: Box<dyn Fn(OwnedFd) -> io::Result<()> + Send + Sync>,
 }

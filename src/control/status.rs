@@ -40,6 +40,9 @@ pub struct Status {
     pub leases: LeaseList,
     /// Whether inotify watchers are told of changes.
     pub watchers: Watchers,
+    /// What the worker has given up for good, or should have.
+    #[serde(default)]
+    pub sandbox: Vec<Measure>,
     /// Every hook.
     pub hooks: Vec<HookLine>,
     /// What the worker has done since it began.
@@ -85,6 +88,17 @@ pub struct Watchers {
     /// They are.
     pub told: bool,
     /// Why not, and what to do.
+    pub why_not: Option<String>,
+}
+
+/// One measure of the worker's sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measure {
+    /// As docs/threat-model.md calls it.
+    pub name: String,
+    /// It is in force.
+    pub holds: bool,
+    /// Why not.
     pub why_not: Option<String>,
 }
 
@@ -165,6 +179,7 @@ pub(super) fn of(control: &Control, with_secrets: bool, with_lease_ids: bool) ->
         secrets: totals,
         leases: leases::list(control, with_lease_ids),
         watchers: Watchers { told: watchers.is_ok(), why_not: watchers.err() },
+        sandbox: control.sandbox.clone(),
         hooks: (control.hooks)(),
         counters: control
             .cache

@@ -51,6 +51,7 @@ fn world(trees: &[(&str, &str)]) -> World {
         deadline: Duration::from_secs(5),
         hooks: Box::new(|| vec![hook()]),
         watchers: Box::new(|| Err("no privilege".into())),
+        sandbox: vec![],
     };
     World { backend, control }
 }

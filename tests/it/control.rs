@@ -120,6 +120,7 @@ fn status_tells_programs_and_people_what_is_held_and_by_whom() {
         "  backend    store (store): answers\n",
         "  secrets    1 held, ",
         "  watchers   ",
+        "  sandbox    ",
         "  PATH     BACKEND        VERSION  AGE ",
         "  team/db  store:team/db  1 ",
     ] {

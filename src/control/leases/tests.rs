@@ -72,6 +72,7 @@ fn world() -> World {
         deadline: Duration::from_secs(5),
         hooks: Box::new(Vec::new),
         watchers: Box::new(|| Ok(())),
+        sandbox: vec![],
     };
     World { clock, mint, kept, control }
 }

@@ -48,7 +48,7 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     // It was started by a descriptor, and would be called by that one's number: `ps` and `top` show this.
     let _ = rustix::thread::set_name(NAME);
     // Before anything else: every thread is born into it.
-    let _ = sandbox::enter(&Rules::of(&plan));
+    let entered = sandbox::enter(&Rules::of(&plan));
     let options = plan.fuse_options();
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     // Misses wait, they do not compute: on two cores one worker and two measured the same.
@@ -93,7 +93,7 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     parts.fs.import(files);
     let living = fuse::Living { requests: called.give(Given::Requests)?, offered: called.start.offered };
     let serving = fuse::serve(parts.fs.clone(), living, &options, hands, runtime.handle().clone())?;
-    let running = parts.run(&runtime, &serving, &called.start, &channel);
+    let running = parts.run(&runtime, &serving, (&called.start, &entered), &channel);
     say(&channel, &ToHolder::Serving);
     let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, (&runtime, &parts, fingerprint)));
     if why == End::Over {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::super::channel::{Channel, ToHolder};
+use super::super::sandbox::Entered;
 use super::super::start::Start;
 use super::super::{BackendPlan, Failure, Plan, watchers};
 use crate::backend::aws::Aws;
@@ -20,6 +21,7 @@ use crate::backend::store::Store;
 use crate::backend::{Backend, vault};
 use crate::cache::{Changed, SecretCache, SecretRef, Source};
 use crate::clock::Clock;
+use crate::control::status::Measure;
 use crate::control::{self, Control};
 use crate::fs::SecretFs;
 use crate::fuse::Serving;
@@ -114,7 +116,7 @@ impl Shown {
         &mut self,
         runtime: &Runtime,
         serving: &Serving,
-        start: &Start,
+        (start, entered): (&Start, &Entered),
         channel: &Channel,
     ) -> Running {
         let teller = serving.teller().clone();
@@ -133,8 +135,10 @@ impl Shown {
         for backend in self.cache.backends() {
             runtime.spawn(async move { backend.tend().await });
         }
-        let control =
-            start.device.clone().map(|device| self.control(runtime, serving, start, channel, device));
+        let control = start
+            .device
+            .clone()
+            .map(|device| self.control(runtime, serving, (start, entered), channel, device));
         let told = teller.clone();
         let news = self.news.take();
         runtime.spawn(async move {
@@ -155,7 +159,7 @@ impl Shown {
         &self,
         runtime: &Runtime,
         serving: &Serving,
-        start: &Start,
+        (start, entered): (&Start, &Entered),
         channel: &Channel,
         device: String,
     ) -> JoinHandle<Infallible> {
@@ -176,6 +180,7 @@ impl Shown {
             deadline: self.deadline,
             hooks,
             watchers,
+            sandbox: entered.measures().into_iter().map(measure).collect(),
             upgrade,
         };
         let socket = runtime.block_on(control::claim(&device));
@@ -203,6 +208,10 @@ impl Running {
             let _ = runtime.block_on(control);
         }
     }
+}
+
+fn measure((name, held): (&str, &Result<(), String>)) -> Measure {
+    Measure { name: name.to_owned(), holds: held.is_ok(), why_not: held.clone().err() }
 }
 
 /// Gives back every lease, and what backends had for the mount; says what could not be given back.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::builds::upgrade;
 use crate::support::available;
 use crate::support::moto::Moto;
-use crate::support::mount::{Mount, Store, possible, run, wait_until};
+use crate::support::mount::{Mount, Store, possible, run, secretfs, wait_until};
 use crate::support::vault::{ROOT_TOKEN, Vault};
 
 /// The fields of `/proc/PID/status`, or of another file of that form.
@@ -67,6 +67,17 @@ fn all_are_locked_in(mount: &Mount, file: &str, what: &str) {
     is_locked_in(reads(), &format!("{what}, after an upgrade"));
     let log = mount.log();
     assert!(!log.contains("sandbox is not complete"), "{what}: {log}");
+    let said = run(secretfs().args(["status", "--json"]).arg(&mount.at)).stdout;
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+    let measures = said["mounts"][0]["sandbox"].as_array().unwrap();
+    assert_eq!(measures.len(), 9, "{said}");
+    for measure in measures {
+        // few kernels have that one yet
+        assert!(
+            measure["holds"] == true || measure["name"] == "socket files (Landlock)",
+            "{what}: {measure}"
+        );
+    }
 }
 
 #[test]
