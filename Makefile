@@ -67,7 +67,7 @@ bench: deps ## ratios to an empty FUSE, to tmpfs and to a raw HTTP request, all 
 
 # The fuzzer is C++: deps-packages has no compiler for it, so the build says by itself what is missing.
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS := handover ledger
+FUZZ_TARGETS := handover ledger journal
 FUZZ_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))-fuzz
 .PHONY: fuzz
 fuzz: ## fuzz what one worker reads of another, FUZZ_SECONDS=600 for each target; needs a C++ compiler
@@ -86,6 +86,8 @@ fuzz: ## fuzz what one worker reads of another, FUZZ_SECONDS=600 for each target
 .PHONY: lint
 lint: ## formatting, clippy, and cargo-deny where it is installed
 	$(CARGO) fmt --check
+	cd fuzz && $(CARGO) fmt --check
+	@$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --locked check bans licenses sources; fi
 

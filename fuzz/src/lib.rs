@@ -2,6 +2,8 @@
 //! Does not know the fuzzer.
 
 use std::ffi::OsStr;
+use std::hash::Hasher;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ use secretfs::handover::Fingerprint;
 use secretfs::leases::Leases;
 use secretfs::path::BackendPath;
 use secretfs::tree::inode::INodeNo;
+use secretfs::tree::journal::Journal;
 use secretfs::tree::{Tree, Trees};
+use siphasher::sip::SipHasher13;
 
 /// The configuration of all workers.
 pub const OURS: Fingerprint = [7; 32];
@@ -51,8 +55,13 @@ impl Default for World {
 }
 
 impl World {
-    /// A worker that holds nothing.
+    /// A worker that holds nothing, the first of its mount.
     pub fn worker(&self) -> Worker {
+        self.worker_with(Journal::open(secretfs::record::make("inodes").expect("memory files"), OURS).0)
+    }
+
+    /// A worker that holds nothing, and knows of inodes what this says.
+    pub fn worker_with(&self, journal: Journal) -> Worker {
         let kept = Source { name: "kept".into(), backend: self.kept.clone() };
         let made = Source { name: "made".into(), backend: self.mint.clone() };
         let cache = Arc::new(SecretCache::new(vec![kept, made], Limits::default(), self.clock.clone()));
@@ -63,7 +72,9 @@ impl World {
             Tree::of_place(vec![name.to_owned()], root, permissions)
         };
         let trees = Trees::new(vec![tree(0, "kept"), tree(1, "made")]);
-        let fs = Arc::new(SecretFs::new(trees, cache.clone(), 1024).with_leases(leases.clone()));
+        let fs = Arc::new(
+            SecretFs::new(trees, cache.clone(), 1024).with_leases(leases.clone()).with_journal(journal),
+        );
         Worker { cache, leases, fs }
     }
 }
@@ -162,4 +173,25 @@ pub fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
         bytes.extend(piece);
     }
     bytes
+}
+
+/// A frame of a record, with its length and checksum.
+pub fn framed(body: &[u8]) -> Vec<u8> {
+    let mut hasher = SipHasher13::new();
+    hasher.write(body);
+    let sum = hasher.finish();
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let words = [length, !length, (sum ^ (sum >> 32)) as u32];
+    words.iter().flat_map(|word| word.to_le_bytes()).chain(body.iter().copied()).collect()
+}
+
+/// The two files of a record, the first with these bytes.
+pub fn record_of(bytes: &[u8]) -> [OwnedFd; 2] {
+    let files = secretfs::record::make("fuzzed").expect("a memory file");
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&files[0], rest).expect("memory");
+        rest = &rest[written..];
+    }
+    files
 }

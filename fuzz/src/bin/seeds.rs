@@ -1,5 +1,6 @@
 //! Owns the seeds of the fuzz targets: what real workers hand over and write down, in the form that each target takes.
-//! Does not know the fuzzer. `seeds FOLDER` makes `FOLDER/handover` and `FOLDER/ledger`.
+//! Does not know the fuzzer. `seeds FOLDER` makes `FOLDER/handover`, `FOLDER/ledger` and
+//! `FOLDER/journal`.
 
 // What counts edges is linked in with the fuzzer.
 use libfuzzer_sys as _;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use secretfs::handover::pause;
 use secretfs::leases::read_ledger;
+use secretfs::tree::journal::Journal;
 use secretfs_fuzz::{OURS, Worker, World, in_pieces, runtime};
 
 fn main() {
@@ -18,7 +20,9 @@ fn main() {
     let world = World::default();
     let files = secretfs::record::make("seed").expect("a memory file");
     let read = files[0].try_clone().expect("a descriptor");
-    let worker = world.worker();
+    let inodes = secretfs::record::make("seed").expect("a memory file");
+    let of_inodes = inodes[0].try_clone().expect("a descriptor");
+    let worker = world.worker_with(Journal::open(inodes, OURS).0);
     worker.leases.keep_ledger(read_ledger(files));
     runtime().block_on(worker.warm(&world));
     let empty = handed_over(&world.worker());
@@ -31,12 +35,14 @@ fn main() {
     // Without the end.
     let frames = &frames[..frames.len() - 1];
     write(&folder.join("handover"), &[empty, whole.clone()], frames);
-    let ledger = content(read);
-    let frames = split(&ledger, |bytes| {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        Some(rest[8..].split_at(u32::from_le_bytes(*length) as usize))
-    });
-    write(&folder.join("ledger"), std::slice::from_ref(&ledger), &frames);
+    for (name, file) in [("ledger", read), ("journal", of_inodes)] {
+        let record = content(file);
+        let frames = split(&record, |bytes| {
+            let (length, rest) = bytes.split_first_chunk::<4>()?;
+            Some(rest[8..].split_at(u32::from_le_bytes(*length) as usize))
+        });
+        write(&folder.join(name), std::slice::from_ref(&record), &frames);
+    }
 }
 
 fn handed_over(worker: &Worker) -> Vec<u8> {

@@ -86,7 +86,9 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let journal = [called.give(Given::Journal)?, called.give(Given::Journal)?];
     let (journal, taken) = Journal::open(journal, fingerprint);
     match taken {
-        Ok(()) => tracing::debug!(inodes = journal.inherited(), worker = journal.worker(), "taking over"),
+        Ok(()) => {
+            tracing::debug!(inodes = journal.inherited().len(), worker = journal.worker(), "taking over")
+        }
         Err(why) => tracing::warn!("what is open begins anew for its readers: {why}"),
     }
     let mut parts = parts.show(journal);

@@ -82,9 +82,9 @@ impl Journal {
         (Self { record, key, worker, begun, next_edition, inherited }, refused)
     }
 
-    /// How many inodes were inherited.
-    pub fn inherited(&self) -> usize {
-        self.inherited.nodes.len()
+    /// The inodes that were inherited, by their number.
+    pub fn inherited(&self) -> impl ExactSizeIterator<Item = INodeNo> + '_ {
+        self.inherited.nodes.iter().map(|node| node.ino)
     }
 
     /// The how-manieth worker this is; 1 is the first.
