@@ -88,8 +88,9 @@ impl Kept {
             return None;
         };
         let all = |stored: &mut Vec<_>, name| std::iter::from_fn(|| take(stored, name)).collect();
-        // The one before may have been told to unmount, and died over it.
-        place.is_ours().unwrap_or(false).then(|| Self {
+        // The one before may have been told to unmount, and died over it; somebody may have mounted anew in its place.
+        let is_there = fuse::lives(requests.as_fd()) && place.is_ours().unwrap_or(false);
+        is_there.then(|| Self {
             requests,
             place,
             offered: about.offered,

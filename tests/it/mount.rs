@@ -14,6 +14,7 @@ mod names;
 mod permissions;
 pub mod readonly;
 mod service;
+mod successors;
 
 use std::path::Path;
 use std::process::Command;

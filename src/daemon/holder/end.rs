@@ -1,12 +1,13 @@
 //! Owns the end of a mount: asked for, or come about by itself.
 //! Does not know what a worker has to give back.
 
-use std::path::Path;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::super::channel::ToWorker;
 use super::super::{Failure, kept, systemd};
 use super::{Flow, Holder};
+use crate::fuse;
 
 /// How long the last worker may take: 2 s for hooks, 45 s for leases, 10 s for tokens, a second for files that are open, and some.
 const PATIENCE: Duration = Duration::from_secs(65);
@@ -64,8 +65,7 @@ impl Holder {
     /// ended the connection only.
     pub(super) fn note_over(&mut self) {
         let place = self.kept.place.clone();
-        // The number of a device that is gone is given to the next mount: it may be one of somebody who mounts anew in this place.
-        let is_aborted = place.is_ours().unwrap_or(false) && is_dead(&place.at);
+        let is_aborted = self.lives() && place.is_ours().unwrap_or(false);
         if self.ending.is_none() {
             let why = if is_aborted { "its connection was aborted" } else { "unmounted by somebody else" };
             tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
@@ -73,8 +73,7 @@ impl Holder {
             self.begin_ending();
             self.is_aborted = is_aborted;
         }
-        let detached = if is_aborted { place.detach() } else { Ok(()) };
-        let detached = detached.map_err(|error| error.to_string());
+        let detached = self.take_out();
         if let Some(ending) = &mut self.ending {
             ending.told = true;
             ending.detached = Some(detached);
@@ -83,7 +82,7 @@ impl Holder {
 
     /// The worker has let go of the mount.
     pub(super) fn detach(&mut self) {
-        let result = self.kept.place.detach().map_err(|error| error.to_string());
+        let result = self.take_out();
         if let Some(worker) = &self.serving {
             worker.tell(&ToWorker::Detached(result.clone()), &[]);
         }
@@ -131,6 +130,17 @@ impl Holder {
         Flow::Over(self.unmounted(detached))
     }
 
+    /// Out of the tree, if it is in there.
+    fn take_out(&self) -> Result<(), String> {
+        if self.lives() { self.kept.place.detach().map_err(|error| error.to_string()) } else { Ok(()) }
+    }
+
+    /// The number of a device that is gone is given to the next mount, which may be one of somebody who mounts anew in this place: what
+    /// is said of the place is said of this mount only while that lives.
+    fn lives(&self) -> bool {
+        fuse::lives(self.kept.requests.as_fd())
+    }
+
     pub(super) fn forget(&self) {
         if self.outlives_us {
             kept::forget();
@@ -140,7 +150,7 @@ impl Holder {
     /// What came of it. Whatever that is, nobody goes on with this mount.
     pub(super) fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
         self.forget();
-        let result = detached.unwrap_or_else(|| self.kept.place.detach().map_err(|error| error.to_string()));
+        let result = detached.unwrap_or_else(|| self.take_out());
         let at = self.kept.place.at.display().to_string();
         match result {
             _ if self.is_given_up => Err(Failure::GivenUp { at, crashes: self.restarts.total() }),
@@ -149,15 +159,4 @@ impl Holder {
             Ok(()) => Ok(()),
         }
     }
-}
-
-/// Whether what is mounted there has nobody behind it, who could answer. No answer within a second is one: somebody thinks about it.
-fn is_dead(at: &Path) -> bool {
-    let (tell, told) = std::sync::mpsc::channel();
-    let at = at.to_owned();
-    let asks = std::thread::Builder::new().name("probe".into()).spawn(move || {
-        let _ = tell.send(rustix::fs::statfs(&at).err());
-    });
-    let said = asks.is_ok().then(|| told.recv_timeout(Duration::from_secs(1)));
-    matches!(said, Some(Ok(Some(rustix::io::Errno::NOTCONN))))
 }

@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::small_store;
 use crate::support::available;
 use crate::support::mount::{HANG, Mount, Store, possible, run, secretfs, signal};
-use crate::support::rig::Rig;
 
 #[test]
 fn every_signal_to_stop_unmounts_and_exits_with_zero() {
@@ -106,32 +104,6 @@ fn a_busy_unmount_says_what_to_do_and_lazy_does_it() {
 }
 
 #[test]
-fn the_end_of_a_lazily_unmounted_program_leaves_its_successor_alone() {
-    let Some(()) = available("mount", possible()) else { return };
-    let store = small_store();
-    for by_signal in [false, true] {
-        let mut first = store.mount().start();
-        let file = File::open(first.path("api-key/value")).unwrap();
-        run_ok(&unmount(&first, &["--lazy"]));
-        let mut command = secretfs();
-        command.arg("mount").arg(format!("store:{}", store.file().display())).arg(&first.at);
-        let mut second =
-            command.arg("--identity").arg(store.identity()).stderr(Stdio::null()).spawn().unwrap();
-        wait_for(|| first.is_mounted());
-        if by_signal {
-            signal(first.pid(), "TERM");
-        } else {
-            drop(file);
-        }
-        assert_eq!(first.ended(), Some(0));
-        let left = first.read("api-key/value");
-        signal(second.id(), "TERM");
-        assert_eq!(second.wait().unwrap().code(), Some(0));
-        assert_eq!(left.unwrap(), b"canary-value");
-    }
-}
-
-#[test]
 fn somebody_elses_umount_ends_the_program_in_good_order() {
     let Some(()) = available("mount", possible()) else { return };
     let store = small_store();
@@ -139,30 +111,6 @@ fn somebody_elses_umount_ends_the_program_in_good_order() {
     run(std::process::Command::new("umount").arg(&mount.at));
     assert_eq!(mount.ended(), Some(0));
     assert!(!mount.log().contains("WARN"), "{}", mount.log());
-}
-
-/// The kernel gives the number of a device to the next mount as soon as it is free.
-#[test]
-fn the_end_of_a_mount_that_somebody_has_taken_away_leaves_its_successor_alone() {
-    let Some(()) = available("mount", possible()) else { return };
-    let store = small_store();
-    let first = Rig::mount(&[]);
-    let device = || std::fs::metadata(&first.at).unwrap().dev();
-    let before = device();
-    run(std::process::Command::new("umount").arg(&first.at));
-    first.runtime.block_on(first.mounted.over());
-    let mut command = secretfs();
-    command.arg("mount").arg(format!("store:{}", store.file().display())).arg(&first.at);
-    let mut second = command.arg("--identity").arg(store.identity()).stderr(Stdio::null()).spawn().unwrap();
-    let read = |at: &std::path::Path| std::fs::read(at.join("api-key/value"));
-    wait_for(|| read(&first.at).is_ok());
-    println!("the same number: {}", before == device());
-    let at = first.at.clone();
-    drop(first.mounted);
-    let left = read(&at);
-    signal(second.id(), "TERM");
-    assert_eq!(second.wait().unwrap().code(), Some(0));
-    assert_eq!(left.unwrap(), b"canary-value");
 }
 
 #[test]
@@ -263,7 +211,7 @@ pub fn is_mounted(at: &std::path::Path) -> bool {
     secretfs::mounts::ours().unwrap().iter().any(|mount| mount.at == at)
 }
 
-fn unmount(mount: &Mount, options: &[&str]) -> Output {
+pub fn unmount(mount: &Mount, options: &[&str]) -> Output {
     secretfs().arg("unmount").arg(&mount.at).args(options).output().unwrap()
 }
 
@@ -273,6 +221,6 @@ fn mount_again(store: &Store, mount: &Mount) -> Output {
     command.arg("--identity").arg(store.identity()).output().unwrap()
 }
 
-fn run_ok(output: &Output) {
+pub fn run_ok(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
