@@ -46,6 +46,8 @@ pub(super) enum ToWorker {
     End,
     /// It is out of the tree, or why it is not.
     Detached(Result<(), String>),
+    /// From now on the mount outlives its holder: see [`Start::outlives_holder`].
+    Outlives,
 }
 
 /// What a worker says.

@@ -10,6 +10,7 @@ mod credentials;
 mod crowd;
 mod ends;
 mod grove;
+mod kept;
 mod kills;
 mod locked_in;
 mod looking;

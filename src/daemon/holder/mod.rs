@@ -106,13 +106,16 @@ pub fn hold(
     };
     let ended = runtime.block_on(async {
         holder.begin(&mut heard).await?;
+        if !is_kept {
+            holder.keep_for_the_next();
+        }
         let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
-        attached.map_err(|error| failed(&error))?;
+        attached.map_err(|error| {
+            holder.forget();
+            failed(&error)
+        })?;
         let how = if is_kept { "goes on" } else { "mounted" };
         tracing::info!(mountpoint = %at, source = %plan.source, "{how}");
-        if !is_kept {
-            holder.outlives_us = holder.kept.keep();
-        }
         ready()?;
         holder.leave();
         systemd::serving(&at);
@@ -291,6 +294,15 @@ impl Holder {
         let files: Vec<&dyn AsFd> = files.into_iter().map(|(_, file)| file).collect();
         worker.tell(&ToWorker::Start(Box::new(start)), &files);
         Ok(worker)
+    }
+
+    /// Gives somebody what it takes to go on with the mount, and has the worker know it: before anybody can be in the mount, for a worker
+    /// that does not know ends the mount with its holder, and whoever waits has an error.
+    fn keep_for_the_next(&mut self) {
+        self.outlives_us = self.kept.keep();
+        if let Some(worker) = self.serving.as_ref().filter(|_| self.outlives_us) {
+            worker.tell(&ToWorker::Outlives, &[]);
+        }
     }
 
     /// Has the worker leave what we have left by now.

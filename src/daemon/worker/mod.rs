@@ -97,19 +97,24 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let serving = fuse::serve(parts.fs.clone(), living, &options, hands, runtime.handle().clone())?;
     let running = parts.run(&runtime, &serving, (&called.start, &entered), &channel);
     say(&channel, &ToHolder::Serving);
-    let why = runtime.block_on(until_the_end(&channel, &mut told, &serving, (&runtime, &parts, fingerprint)));
-    if why == End::Over {
-        // At once: what follows may take its time, and nobody can read any more.
-        parts.fs.flush();
-        say(&channel, &ToHolder::Over);
-    }
-    if why == End::HolderGone {
-        tracing::error!("the holder of the mount is gone: the mount ends");
-        if called.start.outlives_holder {
+    let mut outlives_holder = called.start.outlives_holder;
+    let until_the_end =
+        until_the_end(&channel, (&mut told, &mut outlives_holder), &serving, (&runtime, &parts, fingerprint));
+    let why = runtime.block_on(until_the_end);
+    match why {
+        End::Over => {
+            // At once: what follows may take its time, and nobody can read any more.
+            parts.fs.flush();
+            say(&channel, &ToHolder::Over);
+        }
+        End::HolderGone if outlives_holder => {
+            tracing::info!("the holder of the mount is gone: the next one goes on with it");
             // All that was had is known to the next holder. As if killed, for what is dropped in good order tells whoever waits for an
             // answer that there is none (EIO); what nobody has answered the next worker is asked again.
             std::process::exit(0);
         }
+        End::HolderGone => tracing::error!("the holder of the mount is gone: the mount ends"),
+        End::Told => {}
     }
     end(&runtime, &parts, running, &serving, (&channel, &mut told), why);
     runtime.shutdown_timeout(QUESTIONS_LEFT);
@@ -126,7 +131,7 @@ enum End {
 
 async fn until_the_end(
     channel: &Channel,
-    told: &mut UnboundedReceiver<FromHolder>,
+    (told, outlives_holder): (&mut UnboundedReceiver<FromHolder>, &mut bool),
     serving: &fuse::Serving,
     (runtime, parts, fingerprint): (&Runtime, &Shown, Fingerprint),
 ) -> End {
@@ -152,6 +157,7 @@ async fn until_the_end(
                     tracing::warn!("cannot leave the terminal: {error}");
                 }
             }
+            Some(FromHolder::Told(ToWorker::Outlives, _)) => *outlives_holder = true,
             Some(FromHolder::Told(ToWorker::End, _)) => return End::Told,
             Some(FromHolder::Told(..)) => {}
             Some(FromHolder::Gone) | None => return End::HolderGone,

@@ -14,7 +14,10 @@ pub fn prepare(machine: &Prepared) {
     }
     machine.drill("oom-worker", "max_crashes = 1000");
     machine.drill("watchdog", "");
-    machine.unit("secretfs@watchdog.service.d/watchdog.conf", "[Service]\nWatchdogSec=2s\n");
+    machine.unit(
+        "secretfs@watchdog.service.d/watchdog.conf",
+        "[Service]\nWatchdogSec=2s\n",
+    );
     machine
         .unit("related.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/true\n");
     machine.unit("secretfs@related.service.d/related.conf", "[Unit]\nPartOf=related.service\n");
@@ -33,8 +36,17 @@ fn drill(machine: &Machine, name: &str, mut strike: impl FnMut(usize)) {
         let said = machine.must(&["systemctl", "status", "--no-pager", &format!("secretfs@{name}")]);
         assert!(said.contains(&format!("Status: \"serving on /secrets/{name}")), "{said}");
     }
-    readers.end().must_be_undisturbed(&format!("{name}, {rounds} times"));
+    let seen = readers.end();
     let log = machine.journal(&format!("secretfs@{name}"));
+    if seen.failures > 0 {
+        // by the clock of the readers' own reports
+        let clock = "--output=short-monotonic";
+        eprintln!(
+            "{}",
+            machine.must(&["journalctl", "--no-pager", clock, "--unit", &format!("secretfs@{name}")])
+        );
+    }
+    seen.must_be_undisturbed(&format!("{name}, {rounds} times"));
     assert!(!log.contains("canary"), "a value in the log");
     machine.must(&["systemctl", "stop", &format!("secretfs@{name}")]);
 }

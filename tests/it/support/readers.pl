@@ -23,7 +23,7 @@ sub failed {
     # Who is told to end in the middle of a wait is told so by an error.
     return if $over;
     $seen{failures}++;
-    $errors{join '_', split ' ', "$!"}++;
+    $errors{join('_', $_[0], split(' ', "$!")) . '@' . now()}++;
     pause(0.05);
 }
 
@@ -40,13 +40,14 @@ sub open_read_close {
     my ($path, $expected) = of($_[0]);
     my $began = now();
     my $file;
-    my $bytes = sysopen($file, $path, O_RDONLY) ? whole($file) : undef;
+    my $opened = sysopen($file, $path, O_RDONLY);
+    my $bytes = $opened ? whole($file) : undef;
     my $error = $!;
     close $file if defined $file;
     my $took = now() - $began;
     $seen{longest} = $took if $took > $seen{longest} && !$over;
     $! = $error;
-    return failed() unless defined $bytes;
+    return failed($opened ? 'read' : 'open') unless defined $bytes;
     $seen{reads}++;
     $seen{wrong}++ if $bytes ne $expected;
 }
@@ -55,13 +56,13 @@ sub open_read_close {
 sub hold {
     my ($path, $expected) = of(0);
     until ($over) {
-        sysopen(my $file, $path, O_RDONLY) or (failed(), next);
+        sysopen(my $file, $path, O_RDONLY) or (failed('open-held'), next);
         until ($over) {
             sysseek($file, 0, 0);
             my $bytes = whole($file);
             if (defined $bytes) { $bytes eq $expected ? $seen{same}++ : $seen{wrong}++ }
             elsif ($! == ESTALE) { $seen{stale}++; last }
-            else { failed(); last }
+            else { failed('read-held'); last }
             pause(0.003);
         }
         close $file;
