@@ -14,10 +14,7 @@ pub fn prepare(machine: &Prepared) {
     }
     machine.drill("oom-worker", "max_crashes = 1000");
     machine.drill("watchdog", "");
-    machine.unit(
-        "secretfs@watchdog.service.d/watchdog.conf",
-        "[Service]\nWatchdogSec=2s\n",
-    );
+    machine.unit("secretfs@watchdog.service.d/watchdog.conf", "[Service]\nWatchdogSec=2s\n");
     machine
         .unit("related.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/true\n");
     machine.unit("secretfs@related.service.d/related.conf", "[Unit]\nPartOf=related.service\n");
