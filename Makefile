@@ -33,6 +33,9 @@ MOTO_REQUIREMENTS := tests/servers/moto/requirements.txt
 MOTO_STAMP := $(SECRETFS_CACHE)/venv/.moto-$(call sum_of,$(MOTO_REQUIREMENTS))
 TREE_SOURCES := tests/servers/systemd/tree
 TREE_STAMP := $(SECRETFS_CACHE)/systemd/.tree-$(call sum_of,$(TREE_SOURCES))
+DENY_VERSION := 0.20.2
+DENY := $(SECRETFS_CACHE)/deny/bin/cargo-deny
+DENY_STAMP := $(SECRETFS_CACHE)/deny/.version-$(DENY_VERSION)
 
 ##@ Try it
 .PHONY: demo
@@ -84,12 +87,13 @@ fuzz: ## fuzz what one worker reads of another, FUZZ_SECONDS=600 for each target
 	done
 
 .PHONY: lint
-lint: ## formatting, clippy, and cargo-deny where it is installed
+lint: ## formatting, clippy, and cargo-deny where it is installed or built
 	$(CARGO) fmt --check
 	cd fuzz && $(CARGO) fmt --check
 	@$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --locked check bans licenses sources; fi
+	@deny=$$(command -v cargo-deny || echo $(DENY)); \
+	if [ -x "$$deny" ]; then "$$deny" --log-level error --locked check bans licenses sources; fi
 
 .PHONY: fmt
 fmt: ## format the source
@@ -97,7 +101,7 @@ fmt: ## format the source
 
 ##@ What they need
 .PHONY: deps
-deps: deps-packages deps-servers deps-fuse deps-vault deps-moto deps-systemd ## install and build what tests need, once, into SECRETFS_CACHE
+deps: deps-packages deps-servers deps-fuse deps-vault deps-moto deps-systemd deps-deny ## install and build what tests need, once, into SECRETFS_CACHE
 
 # name of a program, and the Debian package it comes in where another name
 TEST_PROGRAMS := fusermount3:fuse3 age rsync openssl getfattr:attr setpriv:util-linux unshare:util-linux curl bwrap:bubblewrap podman runc
@@ -185,6 +189,19 @@ $(TREE_STAMP):
 	rm -rf $(@D)/tree
 	mv $(@D)/tree.new $(@D)/tree
 	rm -f $(@D)/.tree-*
+	touch $@
+
+.PHONY: deps-deny
+ifeq ($(shell command -v cargo-deny),)
+deps-deny: $(DENY_STAMP)
+else
+deps-deny: ;
+endif
+
+$(DENY_STAMP):
+	@echo '== building cargo-deny (about three minutes)'
+	$(CARGO) install --quiet --locked --debug --version $(DENY_VERSION) --root $(@D) --target-dir $(@D)/target cargo-deny
+	rm -rf $(@D)/target $(@D)/.version-*
 	touch $@
 
 # root mounts with mount(2) alone; everybody else goes through fuse3's helper
