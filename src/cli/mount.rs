@@ -67,18 +67,27 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     let text = file.as_deref().map(config::text_of).transpose();
     let text = text.map_err(|invalid| Failure::problems(&invalid.to_string()))?;
     let plan = planned(arguments, text.as_deref(), environment)?;
-    let kept = match kept {
-        // Not looked at: whoever looks waits for us.
-        Some(kept) if kept.is_at(&plan.mountpoint) => Some(kept),
+    let mut folder = std::env::current_dir()
+        .map_err(|error| Failure::io(format!("cannot find the current folder: {error}")))?;
+    let (kept, is_hidden) = match kept {
+        Some(kept) if kept.is_at(&plan.mountpoint) => {
+            // Not looked at: whoever looks waits for us.
+            let is_hidden = kept.hides(&folder);
+            (Some(kept), is_hidden)
+        }
         other => {
             if let Some(other) = other {
                 other.give_up();
             }
             let at = check_mountpoint(&plan.mountpoint)?;
             hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
-            None
+            (None, hidden::hides(&at, &folder))
         }
     };
+    if is_hidden {
+        // Nothing is named from here: what the mount hides it does not need.
+        folder = PathBuf::from("/");
+    }
     let mut handed = Handed::new(text);
     for (_, backend) in &plan.backends {
         if let BackendPlan::Store(store) = backend
@@ -87,7 +96,7 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
             handed.add_passphrase(store.file.clone(), typed);
         }
     }
-    let command = WorkerCommand::of_this_program(words)
+    let command = WorkerCommand::of_this_program(words, folder)
         .map_err(|error| Failure::io(format!("cannot find this program's own file: {error}")))?;
     daemon::hold(plan, kept, &handed, command, || if announce { background::announce() } else { Ok(()) })
         .map_err(Into::into)

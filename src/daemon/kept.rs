@@ -110,6 +110,11 @@ impl Kept {
             || above.zip(whole.file_name()).is_some_and(|(above, name)| above.join(name) == self.place.at)
     }
 
+    /// Whether `folder` (absolute, without links) is the mount or lies in it. It is not looked at either.
+    pub fn hides(&self, folder: &Path) -> bool {
+        folder.starts_with(&self.place.at)
+    }
+
     /// Has the service manager keep the mount for the next process of this unit; whether there is one that does.
     pub(super) fn keep(&self) -> bool {
         // systemd says how much it keeps since 254; for those before our unit says it. One that keeps nothing takes what it is given, and
