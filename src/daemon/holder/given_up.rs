@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::systemd;
 use super::{Flow, Holder, Task};
-use crate::fuse;
+use crate::fuse::{self, MountPoint};
 
 /// Requests are refused until none has come for so long, and at most for the second: whoever waits is told, and nobody waits anew for a
 /// mount that is out of the tree.
@@ -65,5 +65,12 @@ impl Holder {
         if let Ok(null) = File::open("/dev/null") {
             self.kept.requests = null.into();
         }
+    }
+}
+
+/// Takes a mount out of the tree that nobody is going to serve: whoever came upon it would have errors until somebody unmounts it.
+pub(super) fn take_away(place: &MountPoint) {
+    if let Err(error) = place.detach_in_use() {
+        tracing::error!(mountpoint = %place.at.display(), "the mount is not taken out of the tree: {error}");
     }
 }

@@ -29,6 +29,7 @@ use crate::hooks;
 use crate::leases::make_ledger;
 use crate::tree::journal::Journal;
 use end::Ending;
+use given_up::take_away;
 pub use process::WorkerCommand;
 use process::{Event, Worker, WorkerNo};
 use upgrade::{TakingOver, Upgrade};
@@ -62,6 +63,11 @@ pub fn hold(
     let at = plan.mountpoint.display().to_string();
     let failed = |error: &io::Error| mount_failure(&at, plan.allow_other, error);
     let is_kept = kept.is_some();
+    // As far as they can before the mount, which nothing that fails may leave in the tree.
+    let ledger = make_ledger()?.into();
+    let fingerprint = handed.fingerprint(command.arguments());
+    let handed = handed.to_file()?;
+    let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
     let (mut kept, unattached) = match kept {
         Some(kept) => (kept, None),
         None => made(&plan).map_err(|error| failed(&error))?,
@@ -70,10 +76,13 @@ pub fn hold(
         kept.journal = Journal::make()?.into();
     }
     if kept.ledger.len() != 2 {
-        kept.ledger = make_ledger()?.into();
+        kept.ledger = ledger;
     }
-    let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
-    let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs)?;
+    let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs).inspect_err(|_| {
+        if !is_kept {
+            take_away(&kept.place);
+        }
+    })?;
     if !kept.offered.can_resend() {
         tracing::warn!("a crash ends the mount: to survive one needs Linux 6.9 or later");
     }
@@ -87,8 +96,8 @@ pub fn hold(
         kept,
         outlives_us: is_kept,
         hands,
-        fingerprint: handed.fingerprint(command.arguments()),
-        handed: handed.to_file()?,
+        fingerprint,
+        handed,
         is_ready: false,
         command,
         watchdog: plan.watchdog,
@@ -110,10 +119,7 @@ pub fn hold(
             holder.keep_for_the_next();
         }
         let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
-        attached.map_err(|error| {
-            holder.forget();
-            failed(&error)
-        })?;
+        attached.map_err(|error| failed(&error))?;
         let how = if is_kept { "goes on" } else { "mounted" };
         tracing::info!(mountpoint = %at, source = %plan.source, "{how}");
         ready()?;
@@ -121,6 +127,12 @@ pub fn hold(
         systemd::serving(&at);
         holder.keep(&mut heard, &mut signals).await
     });
+    // One that is kept is left to the next process, unless that would fare no better.
+    let is_hopeless = !is_kept || matches!(ended, Err(Failure::Worker { code: Some(_) }));
+    if ended.is_err() && !holder.is_ready && is_hopeless {
+        holder.forget();
+        take_away(&holder.kept.place);
+    }
     // A worker that is left over, whatever went wrong, is not left alone.
     holder.kill_all();
     ended
@@ -129,6 +141,7 @@ pub fn hold(
 /// A mount that nobody serves yet, and what is to be put into the tree.
 fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
     let at = plan.mountpoint.canonicalize()?;
+    let journal = Journal::make()?.into();
     let fuse::Held { at, requests, offered, device, unattached, why_untouchable } =
         fuse::hold(&at, &plan.fuse_options())?;
     let kept = Kept {
@@ -137,7 +150,7 @@ fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
         offered,
         why_untouchable,
         since: SystemTime::now(),
-        journal: vec![],
+        journal,
         ledger: vec![],
     };
     Ok((kept, unattached))
