@@ -113,22 +113,29 @@ pub fn hold(
         is_given_up: false,
         pings: 0,
     };
-    let ended = runtime.block_on(async {
-        holder.begin(&mut heard).await?;
-        if !is_kept {
-            holder.keep_for_the_next();
-        }
-        let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
-        attached.map_err(|error| failed(&error))?;
-        let how = if is_kept { "goes on" } else { "mounted" };
+    let how = if is_kept { "goes on" } else { "mounted" };
+    let ready = || {
         tracing::info!(mountpoint = %at, source = %plan.source, "{how}");
         ready()?;
-        holder.leave();
         systemd::serving(&at);
-        holder.keep(&mut heard, &mut signals).await
+        Ok(())
+    };
+    let ended = runtime.block_on(async {
+        if is_kept {
+            // Whoever waits for it waits on where its first worker dies: one is like the other.
+            if let Flow::Over(ended) = holder.restart() {
+                return ended;
+            }
+        } else {
+            holder.begin(&mut heard).await?;
+            holder.keep_for_the_next();
+            let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
+            attached.map_err(|error| failed(&error))?;
+        }
+        holder.keep(&mut heard, &mut signals, ready).await
     });
     // One that is kept is left to the next process, unless that would fare no better.
-    let is_hopeless = !is_kept || matches!(ended, Err(Failure::Worker { code: Some(_) }));
+    let is_hopeless = !is_kept || matches!(ended, Err(Failure::Worker { .. }));
     if ended.is_err() && !holder.is_ready && is_hopeless {
         holder.forget();
         take_away(&holder.kept.place);
@@ -206,7 +213,7 @@ enum Flow {
 }
 
 impl Holder {
-    /// Starts the first worker and waits until it serves. One that cannot says why itself.
+    /// Starts the first worker of a mount that nobody can know yet, and waits until it serves. One that cannot says why itself.
     async fn begin(&mut self, heard: &mut UnboundedReceiver<Event>) -> Result<(), Failure> {
         let worker = self.start_worker(&self.command.clone(), Task::Serve)?;
         let number = worker.number;
@@ -230,12 +237,14 @@ impl Holder {
         }
     }
 
-    /// Looks after the mount until it ends.
+    /// Looks after the mount until it ends; calls `ready` as soon as a worker serves.
     async fn keep(
         &mut self,
         heard: &mut UnboundedReceiver<Event>,
         signals: &mut Signals,
+        ready: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), Failure> {
+        let (mut ready, mut unheard) = (Some(ready), None);
         let look = (self.watchdog / LOOKS).max(Duration::from_millis(10));
         let mut looks = tokio::time::interval(look);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -243,6 +252,16 @@ impl Holder {
         let mut signs_of_life = tokio::time::interval(systemds.map_or(look, systemd::often_enough));
         signs_of_life.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let is_served = self.serving.as_ref().is_some_and(|worker| worker.serving.is_some());
+            if let Some(ready) = ready.take_if(|_| is_served && self.ending.is_none()) {
+                match ready() {
+                    Ok(()) => self.leave(),
+                    Err(error) => {
+                        unheard = Some(error);
+                        let _ = self.end("whoever started it cannot be told that it is there");
+                    }
+                }
+            }
             let restart = self.restart_at;
             let flow = tokio::select! {
                 Some(event) = heard.recv() => match event {
@@ -268,7 +287,7 @@ impl Holder {
                 }
             };
             if let Flow::Over(result) = flow {
-                return result;
+                return unheard.map_or(result, |error| Err(error.into()));
             }
         }
     }
@@ -387,6 +406,9 @@ impl Holder {
         match (code, life) {
             (Some(code), _) => tracing::error!(pid, crashes, "a worker ended with exit code {code}"),
             (None, _) => tracing::error!(pid, crashes, "a worker was killed"),
+        }
+        if let Some(code) = code.filter(|_| !self.is_ready && life.is_none()).and_then(given_up::hopeless) {
+            return Flow::Over(Err(Failure::Worker { code: Some(code) }));
         }
         // One that is prepared already is there sooner than any other.
         if self.upgrade.is_some() && next != Next::GiveUp {

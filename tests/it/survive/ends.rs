@@ -9,7 +9,7 @@ use crate::support::available;
 use crate::support::mount::{HANG, Mount, Plan, Store, possible, run, secretfs, signal, wait_until};
 
 /// A mount that does not give up over workers that die.
-fn planned(store: &Store) -> Plan {
+pub(super) fn planned(store: &Store) -> Plan {
     store.put("api-key", &["value=canary-value"]);
     let plan = Mount::of("");
     let (file, identity) = (store.file(), store.identity());
