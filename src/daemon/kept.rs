@@ -17,6 +17,7 @@ use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
 use super::start::PROTOCOL;
+use super::way;
 use crate::fuse::{self, MountPoint, Offered};
 use crate::hands::Place;
 
@@ -104,10 +105,7 @@ impl Kept {
     /// Whether it is the mount that is to be made at `mountpoint`. The place itself is not looked at: to look would be to ask a mount
     /// that nobody serves yet.
     pub fn is_at(&self, mountpoint: &Path) -> bool {
-        let Ok(whole) = std::path::absolute(mountpoint) else { return false };
-        let above = whole.parent().and_then(|above| above.canonicalize().ok());
-        whole == self.place.at
-            || above.zip(whole.file_name()).is_some_and(|(above, name)| above.join(name) == self.place.at)
+        way::end(mountpoint, &self.place.at).is_some_and(|end| end == self.place.at)
     }
 
     /// Whether `folder` (absolute, without links) is the mount or lies in it. It is not looked at either.
@@ -240,5 +238,26 @@ mod tests {
         let mut stored = vec![(ABOUT.to_owned(), file()), (REQUESTS.to_owned(), file())];
         assert!(Kept::of(&mut stored).is_none());
         assert!(Kept::of(&mut vec![(REQUESTS.to_owned(), file())]).is_none());
+    }
+
+    #[test]
+    fn a_mount_is_known_by_every_name_of_its_place() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().canonicalize().unwrap();
+        let at = folder.join("mnt");
+        std::fs::create_dir_all(at.join("below")).unwrap();
+        std::os::unix::fs::symlink("mnt", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(&folder, folder.join("folder")).unwrap();
+        let requests = rustix::fs::memfd_create("requests", MemfdFlags::CLOEXEC).unwrap();
+        let About { offered, since, .. } = about("/");
+        let place = MountPoint { at: at.clone(), device: None };
+        let (journal, ledger) = (vec![], vec![]);
+        let kept = Kept { requests, place, offered, why_untouchable: None, since, journal, ledger };
+        for name in ["mnt", "link", "folder/mnt", "folder/link", "folder/folder/link/"] {
+            assert!(kept.is_at(&folder.join(name)), "{name}");
+        }
+        for name in ["", "other", "mnt/below", "link/below"] {
+            assert!(!kept.is_at(&folder.join(name)), "{name}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -265,4 +265,22 @@ fn a_next_holder_whose_configuration_cannot_work_says_so_by_its_exit_code_and_le
     let mut next = manager.start_next(&mount, &mount.at);
     assert_eq!(next.ended(), Some(78), "{}", mount.log());
     assert!(!mount.is_mounted());
+}
+
+#[test]
+fn the_next_holder_goes_on_with_a_mount_that_it_is_told_of_by_a_link() {
+    let Some(()) = available("mount", possible()) else { return };
+    let Some(_) = available("python3", program("python3")) else { return };
+    let store = Store::new();
+    let (mut manager, plan) = Manager::of(planned(&store));
+    let mut mount = plan.start();
+    let first = device(&mount.at);
+    kill_holder(&mut mount);
+    let link = mount.folder.path().join("link");
+    symlink("mnt", &link).unwrap();
+    let reader = read(&mount.path("api-key/value"));
+    let mut next = manager.start_next(&mount, &link);
+    assert_eq!(what_was_read(reader), "canary-value", "{}", mount.log());
+    assert_eq!(device(&mount.at), first, "{}", mount.log());
+    assert_eq!(next.stop(), Some(0), "{}", mount.log());
 }
