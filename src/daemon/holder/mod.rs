@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::channel::{ToHolder, ToWorker};
-use super::kept::Kept;
+use super::kept::{self, Kept, Left};
 use super::restarts::{Next, Restarts};
 use super::signals::{Heard, Signals};
 use super::start::{Given, Handed, PROTOCOL, Start};
@@ -40,13 +40,13 @@ const PATIENCE_WITH_STARTS: Duration = Duration::from_secs(20);
 const LOOKS: u32 = 8;
 
 /// Mounts as planned, calls `ready` once programs can use the mount (no backend has been asked yet), and keeps it until a signal says
-/// to stop, somebody unmounts, or workers crash too often. `kept`: the mount is there already, and somebody may wait for it.
+/// to stop, somebody unmounts, or workers crash too often. `left`: the mount may be there already, and somebody may wait for it.
 ///
 /// # Errors
 /// What kept the mount from being made, or from being ended.
 pub fn hold(
     plan: Plan,
-    kept: Option<Kept>,
+    left: Left,
     handed: &Handed,
     command: WorkerCommand,
     ready: impl FnOnce() -> io::Result<()>,
@@ -62,22 +62,20 @@ pub fn hold(
     }
     let at = plan.mountpoint.display().to_string();
     let failed = |error: &io::Error| mount_failure(&at, plan.allow_other, error);
-    let is_kept = kept.is_some();
+    let is_kept = left.mount.is_some();
     // As far as they can before the mount, which nothing that fails may leave in the tree.
-    let ledger = make_ledger()?.into();
+    let ledger = if left.ledger.len() == 2 { left.ledger } else { make_ledger()?.into() };
     let fingerprint = handed.fingerprint(command.arguments());
     let handed = handed.to_file()?;
     let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
-    let (mut kept, unattached) = match kept {
+    let (mut kept, unattached) = match left.mount {
         Some(kept) => (kept, None),
         None => made(&plan).map_err(|error| failed(&error))?,
     };
     if kept.journal.len() != 2 {
         kept.journal = Journal::make()?.into();
     }
-    if kept.ledger.len() != 2 {
-        kept.ledger = ledger;
-    }
+    kept.ledger = ledger;
     let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs).inspect_err(|_| {
         if !is_kept {
             take_away(&kept.place);
@@ -270,7 +268,8 @@ impl Holder {
                 },
                 signal = signals.next() => match signal {
                     // Whoever restarts us goes on with the mount: what is kept is not given back.
-                    Heard::End("SIGTERM") if self.outlives_us && systemd::is_restarting() => {
+                    // One that is ending is no mount to go on with, and its worker has much to give back.
+                    Heard::End("SIGTERM") if self.outlives_us && self.goes_on() && systemd::is_restarting() => {
                         tracing::info!("restarting: the mount stays");
                         Flow::Over(Ok(()))
                     }
@@ -290,6 +289,11 @@ impl Holder {
                 return unheard.map_or(result, |error| Err(error.into()));
             }
         }
+    }
+
+    /// Whether the mount lives and is not to end.
+    fn goes_on(&self) -> bool {
+        self.ending.is_none() && fuse::lives(self.kept.requests.as_fd())
     }
 
     fn start_worker(&mut self, command: &WorkerCommand, task: Task<'_>) -> io::Result<Worker> {
@@ -332,6 +336,10 @@ impl Holder {
     /// that does not know ends the mount with its holder, and whoever waits has an error.
     fn keep_for_the_next(&mut self) {
         self.outlives_us = self.kept.keep();
+        if !self.outlives_us {
+            // The ledger of the mount before may be there still.
+            kept::forget();
+        }
         if let Some(worker) = self.serving.as_ref().filter(|_| self.outlives_us) {
             worker.tell(&ToWorker::Outlives, &[]);
         }

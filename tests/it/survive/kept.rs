@@ -284,3 +284,45 @@ fn the_next_holder_goes_on_with_a_mount_that_it_is_told_of_by_a_link() {
     assert_eq!(device(&mount.at), first, "{}", mount.log());
     assert_eq!(next.stop(), Some(0), "{}", mount.log());
 }
+
+const LEASE: &str = "database/creds/app/id-of-the-lease";
+
+#[test]
+fn leases_of_a_mount_that_is_not_gone_on_with_are_given_back_by_the_one_that_is_made_anew() {
+    let Some(()) = available("mount", possible()) else { return };
+    let Some(_) = available("python3", program("python3")) else { return };
+    for is_moved in [true, false] {
+        let fake = fake_vault::database(LEASE, || ());
+        let plan = Mount::of("");
+        let config = plan.folder().join("config.toml");
+        let text = format!(
+            "[backend.v]\ntype = \"vault\"\naddress = \"{}\"\n\
+             [[secret]]\npath = \"/app\"\nbackend = \"v\"\nsource = \"database/creds/app\"\n",
+            fake.endpoint()
+        );
+        std::fs::write(&config, text).unwrap();
+        let (mut manager, plan) = Manager::of(plan);
+        let mut mount = plan.arg("--config").arg(config).envs([("VAULT_TOKEN", "canary-token")]).start();
+        assert_eq!(mount.read("app/password").unwrap(), b"canary-password", "{}", mount.log());
+        kill_holder(&mut mount);
+        let mut at = mount.at.clone();
+        if is_moved {
+            at = mount.folder.path().join("elsewhere");
+            std::fs::create_dir(&at).unwrap();
+        } else {
+            run(secretfs().args(["unmount", "--lazy"]).arg(&at));
+        }
+        let mut next = manager.start_next(&mount, &at);
+        wait_until("it is mounted", || device(&at).is_some());
+        assert_eq!(mount.is_mounted(), !is_moved);
+        let is_revoked = |fake: &Fake| {
+            let of_lease = |body: &[u8]| String::from_utf8_lossy(body).contains(LEASE);
+            fake.requests()
+                .iter()
+                .any(|asked| asked.target.ends_with("leases/revoke") && of_lease(&asked.body))
+        };
+        assert!(!is_revoked(&fake), "it may be in use still");
+        assert_eq!(next.stop(), Some(0), "{}", mount.log());
+        assert!(is_revoked(&fake), "{:?}\n{}", fake.requests(), mount.log());
+    }
+}
