@@ -40,6 +40,11 @@ pub(super) fn refuse(
     )))
 }
 
+/// Whether `folder` is covered by what is mounted on `at`, which is not mounted yet.
+pub(super) fn hides(at: &Path, folder: &Path) -> bool {
+    Mountpoint::look(at).is_ok_and(|mountpoint| mountpoint.met_on_the_way(folder).is_some())
+}
+
 /// What every mount needs.
 fn of_the_program(file: Option<&Path>) -> Vec<Need> {
     let of_file = file.map(|file| need(file, "the configuration (--config)", MOVE));

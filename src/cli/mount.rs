@@ -15,7 +15,7 @@ use super::plan::{plan, settings_of};
 use super::store_key::KeyOptions;
 use crate::backend::store::KeySource;
 use crate::config::units;
-use crate::daemon::{self, BackendPlan, Handed, Kept, Plan, WorkerCommand};
+use crate::daemon::{self, BackendPlan, Handed, Left, Plan, WorkerCommand};
 use crate::{config, mounts};
 
 /// `secretfs mount SOURCE MOUNTPOINT`, `secretfs mount --config FILE [MOUNTPOINT]`.
@@ -62,23 +62,26 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
         return background::start(OsStr::new("mount"), words);
     }
     // Before anything is opened that could take the place of what is kept.
-    let kept = Kept::take();
+    let mut left = Left::take();
     let file = arguments.config.clone();
     let text = file.as_deref().map(config::text_of).transpose();
     let text = text.map_err(|invalid| Failure::problems(&invalid.to_string()))?;
     let plan = planned(arguments, text.as_deref(), environment)?;
-    let kept = match kept {
+    let mut folder = std::env::current_dir()
+        .map_err(|error| Failure::io(format!("cannot find the current folder: {error}")))?;
+    let is_hidden = if left.is_at(&plan.mountpoint) {
         // Not looked at: whoever looks waits for us.
-        Some(kept) if kept.is_at(&plan.mountpoint) => Some(kept),
-        other => {
-            if let Some(other) = other {
-                other.give_up();
-            }
-            let at = check_mountpoint(&plan.mountpoint)?;
-            hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
-            None
-        }
+        left.hides(&folder)
+    } else {
+        left.give_up_mount();
+        let at = check_mountpoint(&plan.mountpoint)?;
+        hidden::refuse(&plan, file.as_deref(), &at, |name| std::env::var_os(name))?;
+        hidden::hides(&at, &folder)
     };
+    if is_hidden {
+        // Nothing is named from here: what the mount hides it does not need.
+        folder = PathBuf::from("/");
+    }
     let mut handed = Handed::new(text);
     for (_, backend) in &plan.backends {
         if let BackendPlan::Store(store) = backend
@@ -87,9 +90,9 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
             handed.add_passphrase(store.file.clone(), typed);
         }
     }
-    let command = WorkerCommand::of_this_program(words)
+    let command = WorkerCommand::of_this_program(words, folder)
         .map_err(|error| Failure::io(format!("cannot find this program's own file: {error}")))?;
-    daemon::hold(plan, kept, &handed, command, || if announce { background::announce() } else { Ok(()) })
+    daemon::hold(plan, left, &handed, command, || if announce { background::announce() } else { Ok(()) })
         .map_err(Into::into)
 }
 

@@ -17,6 +17,7 @@ use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
 use super::start::PROTOCOL;
+use super::way;
 use crate::fuse::{self, MountPoint, Offered};
 use crate::hands::Place;
 
@@ -46,8 +47,58 @@ struct Whereabouts {
     device: Option<String>,
 }
 
+/// What the service manager has of an earlier mount.
+pub struct Left {
+    /// The mount, if it lives and is in its place still.
+    pub(super) mount: Option<Kept>,
+    /// What was made for it and is to be given back, whatever has become of the mount itself.
+    pub(super) ledger: Vec<OwnedFd>,
+}
+
+impl Left {
+    /// What the service manager has kept for us. What is of no use it lets go of. To be called once, and first of all: nobody else may take
+    /// these descriptors for theirs.
+    pub fn take() -> Self {
+        Self::of(stored())
+    }
+
+    fn of(mut stored: Vec<(String, OwnedFd)>) -> Self {
+        let is_nothing = stored.is_empty();
+        let ledger = all(&mut stored, LEDGER);
+        let mount = Kept::of(&mut stored);
+        if mount.is_none() && !is_nothing {
+            tracing::warn!(
+                "what systemd has kept of an earlier mount cannot be used: the mount is made anew"
+            );
+            forget_mount();
+        }
+        Self { mount, ledger }
+    }
+
+    /// Whether there is the mount that is to be made at `mountpoint`. The place itself is not looked at: to look would be to ask a mount
+    /// that nobody serves yet.
+    pub fn is_at(&self, mountpoint: &Path) -> bool {
+        self.mount.as_ref().is_some_and(|mount| mount.is_at(mountpoint))
+    }
+
+    /// Whether `folder` (absolute, without links) is the mount or lies in it. It is not looked at either.
+    pub fn hides(&self, folder: &Path) -> bool {
+        self.mount.as_ref().is_some_and(|mount| folder.starts_with(&mount.place.at))
+    }
+
+    /// Lets go of the mount: it is taken out of the tree, and whoever waits for it is told. What was made for it is for the next mount to
+    /// give back.
+    pub fn give_up_mount(&mut self) {
+        let Some(mount) = self.mount.take() else { return };
+        if let Err(error) = mount.place.detach_in_use() {
+            tracing::warn!("an earlier mount is not taken out of the tree: {error}");
+        }
+        forget_mount();
+    }
+}
+
 /// A mount that was made by an earlier process of this unit, and lives.
-pub struct Kept {
+pub(super) struct Kept {
     pub(super) requests: OwnedFd,
     pub(super) place: MountPoint,
     pub(super) offered: Offered,
@@ -58,23 +109,6 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The mount that the service manager has kept for us, if it has one and that one is in its place still. What else it has kept
-    /// is let go of. To be called once, and first of all: nobody else may take these descriptors for theirs.
-    pub fn take() -> Option<Self> {
-        let mut stored = stored();
-        if stored.is_empty() {
-            return None;
-        }
-        let kept = Self::of(&mut stored);
-        if kept.is_none() {
-            tracing::warn!(
-                "what systemd has kept of an earlier mount cannot be used: the mount is made anew"
-            );
-            forget();
-        }
-        kept
-    }
-
     fn of(stored: &mut Vec<(String, OwnedFd)>) -> Option<Self> {
         let said = content(take(stored, ABOUT)?).ok()?;
         let Whereabouts { at, device } = serde_json::from_slice(&said).ok()?;
@@ -87,7 +121,6 @@ impl Kept {
             }
             return None;
         };
-        let all = |stored: &mut Vec<_>, name| std::iter::from_fn(|| take(stored, name)).collect();
         // The one before may have been told to unmount, and died over it; somebody may have mounted anew in its place.
         let is_there = fuse::lives(requests.as_fd()) && place.is_ours().unwrap_or(false);
         is_there.then(|| Self {
@@ -97,17 +130,12 @@ impl Kept {
             why_untouchable: about.why_untouchable,
             since: about.since,
             journal: all(stored, JOURNAL),
-            ledger: all(stored, LEDGER),
+            ledger: vec![],
         })
     }
 
-    /// Whether it is the mount that is to be made at `mountpoint`. The place itself is not looked at: to look would be to ask a mount
-    /// that nobody serves yet.
-    pub fn is_at(&self, mountpoint: &Path) -> bool {
-        let Ok(whole) = std::path::absolute(mountpoint) else { return false };
-        let above = whole.parent().and_then(|above| above.canonicalize().ok());
-        whole == self.place.at
-            || above.zip(whole.file_name()).is_some_and(|(above, name)| above.join(name) == self.place.at)
+    fn is_at(&self, mountpoint: &Path) -> bool {
+        way::end(mountpoint, &self.place.at).is_some_and(|end| end == self.place.at)
     }
 
     /// Has the service manager keep the mount for the next process of this unit; whether there is one that does.
@@ -130,6 +158,7 @@ impl Kept {
         let stored = write(&about).and_then(|about| {
             store(ABOUT, &[&about])?;
             store(JOURNAL, &self.journal.iter().collect::<Vec<_>>())?;
+            // One that it has already it does not take twice.
             store(LEDGER, &self.ledger.iter().collect::<Vec<_>>())?;
             // Last: with it the mount outlives us.
             store(REQUESTS, &[&self.requests])
@@ -147,21 +176,23 @@ impl Kept {
     pub(super) fn touchable(&self) -> Result<Place, String> {
         fuse::place(&self.place.at, self.place.device.as_deref(), self.why_untouchable.as_deref())
     }
-
-    /// Lets go of the mount: it is taken out of the tree, and whoever waits for it is told.
-    pub fn give_up(self) {
-        if let Err(error) = self.place.detach_in_use() {
-            tracing::warn!("an earlier mount is not taken out of the tree: {error}");
-        }
-        forget();
-    }
 }
 
 /// Has the service manager let go of what it has.
 pub(super) fn forget() {
-    for name in [REQUESTS, ABOUT, JOURNAL, LEDGER] {
-        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    forget_mount();
+    remove(LEDGER);
+}
+
+/// The same but for the ledger, which the next mount has: should we be gone before that one is made, it is there still.
+fn forget_mount() {
+    for name in [REQUESTS, ABOUT, JOURNAL] {
+        remove(name);
     }
+}
+
+fn remove(name: &str) {
+    let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
 fn store(name: &str, files: &[&OwnedFd]) -> io::Result<()> {
@@ -179,6 +210,10 @@ fn stored() -> Vec<(String, OwnedFd)> {
 fn take(stored: &mut Vec<(String, OwnedFd)>, name: &str) -> Option<OwnedFd> {
     let at = stored.iter().position(|(known, _)| known == name)?;
     Some(stored.remove(at).1)
+}
+
+fn all(stored: &mut Vec<(String, OwnedFd)>, name: &str) -> Vec<OwnedFd> {
+    std::iter::from_fn(|| take(stored, name)).collect()
 }
 
 fn write(about: &About) -> io::Result<OwnedFd> {
@@ -235,5 +270,47 @@ mod tests {
         let mut stored = vec![(ABOUT.to_owned(), file()), (REQUESTS.to_owned(), file())];
         assert!(Kept::of(&mut stored).is_none());
         assert!(Kept::of(&mut vec![(REQUESTS.to_owned(), file())]).is_none());
+    }
+
+    #[test]
+    fn what_was_made_for_a_mount_is_not_lost_with_it() {
+        let file = || rustix::fs::memfd_create("some", MemfdFlags::CLOEXEC).unwrap();
+        let names = |about| vec![(ABOUT, about), (JOURNAL, file()), (JOURNAL, file()), (REQUESTS, file())];
+        let newer = || {
+            let said = file();
+            let text = br#"{"protocol":1000,"at":{"Unix":[47,115]},"device":"0:77"}"#;
+            File::from(said.try_clone().unwrap()).write_all(text).unwrap();
+            said
+        };
+        // Of a mount that is not in its place any more, of another version, of one that nothing is known of, of none.
+        let gone = write(&about("/nowhere/secrets")).unwrap();
+        for mut stored in [names(gone), names(newer()), names(file()), vec![]] {
+            stored.extend([(LEDGER, file()), (LEDGER, file())]);
+            let left = Left::of(stored.into_iter().map(|(name, file)| (name.to_owned(), file)).collect());
+            assert!(left.mount.is_none());
+            assert_eq!(left.ledger.len(), 2);
+        }
+        assert!(Left::of(vec![]).ledger.is_empty());
+    }
+
+    #[test]
+    fn a_mount_is_known_by_every_name_of_its_place() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().canonicalize().unwrap();
+        let at = folder.join("mnt");
+        std::fs::create_dir_all(at.join("below")).unwrap();
+        std::os::unix::fs::symlink("mnt", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(&folder, folder.join("folder")).unwrap();
+        let requests = rustix::fs::memfd_create("requests", MemfdFlags::CLOEXEC).unwrap();
+        let About { offered, since, .. } = about("/");
+        let place = MountPoint { at: at.clone(), device: None };
+        let (journal, ledger) = (vec![], vec![]);
+        let kept = Kept { requests, place, offered, why_untouchable: None, since, journal, ledger };
+        for name in ["mnt", "link", "folder/mnt", "folder/link", "folder/folder/link/"] {
+            assert!(kept.is_at(&folder.join(name)), "{name}");
+        }
+        for name in ["", "other", "mnt/below", "link/below"] {
+            assert!(!kept.is_at(&folder.join(name)), "{name}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::io;
 pub use check::{Check, check};
 pub use harden::harden;
 pub use holder::{WorkerCommand, hold};
-pub use kept::Kept;
+pub use kept::Left;
 pub use plan::{BackendPlan, Plan};
 pub use start::{Called, Handed, NotCalled, called};
 pub use worker::work;

@@ -104,6 +104,29 @@ fn a_user_without_the_right_to_the_mountpoint_is_told_so() {
     assert!(last.starts_with("secretfs: cannot mount on ") && last.contains("write access"), "{last}");
 }
 
+/// It is in the tree before its first worker is there.
+#[test]
+fn a_mount_of_a_user_that_cannot_be_served_is_not_left_behind() {
+    let Some(()) = available("fusermount", users_can_mount()) else { return };
+    let plan = open_to_all(Plan::of("").by_user(OWNER));
+    let folder = plan.folder().canonicalize().unwrap();
+    let (at, config, authorities) = (folder.join("mnt"), folder.join("config.toml"), folder.join("ca.pem"));
+    let text = format!(
+        "[backend.v]\ntype = \"vault\"\naddress = \"https://127.0.0.1:1\"\nca_cert = {authorities:?}\n\
+         [[tree]]\npath = \"/\"\nbackend = \"v\"\nsource = \"secret\"\n"
+    );
+    for (file, text) in [(&config, text.as_str()), (&authorities, "no certificate")] {
+        std::fs::write(file, text).unwrap();
+        chown(file, Some(OWNER), Some(OWNER)).unwrap();
+    }
+    let mut command = Command::new(folder.join("secretfs"));
+    command.arg("mount").arg("--config").arg(config).arg(&at).env("VAULT_TOKEN", "canary-token");
+    let output = command.uid(OWNER).gid(OWNER).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+    assert!(said(&output).contains("holds no PEM certificate"), "{}", said(&output));
+    assert_eq!(secretfs::mounts::device_at(&at).unwrap(), None);
+}
+
 #[test]
 fn another_process_of_the_same_user_cannot_read_the_programs_memory() {
     let Some(()) = available("fusermount", users_can_mount()) else { return };

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use super::super::systemd;
 use super::{Flow, Holder, Task};
-use crate::fuse;
+use crate::fuse::{self, MountPoint};
 
 /// Requests are refused until none has come for so long, and at most for the second: whoever waits is told, and nobody waits anew for a
 /// mount that is out of the tree.
 const QUIET: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(5);
+/// With these codes a worker ends by itself where the next one would too: wrong use, bad data, what is missing or forbidden, a mistake in
+/// the configuration (`RestartPreventExitStatus=` of the unit).
+const HOPELESS: [u8; 5] = [64, 65, 66, 77, 78];
 
 impl Holder {
     /// No worker can serve the mount: whoever waits is told EIO, and it is taken out of the tree.
@@ -65,5 +68,23 @@ impl Holder {
         if let Ok(null) = File::open("/dev/null") {
             self.kept.requests = null.into();
         }
+    }
+}
+
+/// The exit code of the first worker of a mount that an earlier process had, where it says that no other worker could serve it either.
+pub(super) fn hopeless(code: i32) -> Option<u8> {
+    let hopeless = u8::try_from(code).ok().filter(|code| HOPELESS.contains(code));
+    if hopeless.is_some() {
+        tracing::error!(
+            "as it is configured by now the mount cannot be served, and ends; leases that were made for it live to their ends"
+        );
+    }
+    hopeless
+}
+
+/// Takes a mount out of the tree that nobody is going to serve: whoever came upon it would have errors until somebody unmounts it.
+pub(super) fn take_away(place: &MountPoint) {
+    if let Err(error) = place.detach_in_use() {
+        tracing::error!(mountpoint = %place.at.display(), "the mount is not taken out of the tree: {error}");
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::channel::{ToHolder, ToWorker};
-use super::kept::Kept;
+use super::kept::{self, Kept, Left};
 use super::restarts::{Next, Restarts};
 use super::signals::{Heard, Signals};
 use super::start::{Given, Handed, PROTOCOL, Start};
@@ -29,6 +29,7 @@ use crate::hooks;
 use crate::leases::make_ledger;
 use crate::tree::journal::Journal;
 use end::Ending;
+use given_up::take_away;
 pub use process::WorkerCommand;
 use process::{Event, Worker, WorkerNo};
 use upgrade::{TakingOver, Upgrade};
@@ -39,13 +40,13 @@ const PATIENCE_WITH_STARTS: Duration = Duration::from_secs(20);
 const LOOKS: u32 = 8;
 
 /// Mounts as planned, calls `ready` once programs can use the mount (no backend has been asked yet), and keeps it until a signal says
-/// to stop, somebody unmounts, or workers crash too often. `kept`: the mount is there already, and somebody may wait for it.
+/// to stop, somebody unmounts, or workers crash too often. `left`: the mount may be there already, and somebody may wait for it.
 ///
 /// # Errors
 /// What kept the mount from being made, or from being ended.
 pub fn hold(
     plan: Plan,
-    kept: Option<Kept>,
+    left: Left,
     handed: &Handed,
     command: WorkerCommand,
     ready: impl FnOnce() -> io::Result<()>,
@@ -61,19 +62,25 @@ pub fn hold(
     }
     let at = plan.mountpoint.display().to_string();
     let failed = |error: &io::Error| mount_failure(&at, plan.allow_other, error);
-    let is_kept = kept.is_some();
-    let (mut kept, unattached) = match kept {
+    let is_kept = left.mount.is_some();
+    // As far as they can before the mount, which nothing that fails may leave in the tree.
+    let ledger = if left.ledger.len() == 2 { left.ledger } else { make_ledger()?.into() };
+    let fingerprint = handed.fingerprint(command.arguments());
+    let handed = handed.to_file()?;
+    let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
+    let (mut kept, unattached) = match left.mount {
         Some(kept) => (kept, None),
         None => made(&plan).map_err(|error| failed(&error))?,
     };
     if kept.journal.len() != 2 {
         kept.journal = Journal::make()?.into();
     }
-    if kept.ledger.len() != 2 {
-        kept.ledger = make_ledger()?.into();
-    }
-    let jobs = plan.hooks.iter().map(hooks::Config::job).collect();
-    let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs)?;
+    kept.ledger = ledger;
+    let hands = Hands::new(kept.touchable(), kept.place.at.clone(), jobs).inspect_err(|_| {
+        if !is_kept {
+            take_away(&kept.place);
+        }
+    })?;
     if !kept.offered.can_resend() {
         tracing::warn!("a crash ends the mount: to survive one needs Linux 6.9 or later");
     }
@@ -87,8 +94,8 @@ pub fn hold(
         kept,
         outlives_us: is_kept,
         hands,
-        fingerprint: handed.fingerprint(command.arguments()),
-        handed: handed.to_file()?,
+        fingerprint,
+        handed,
         is_ready: false,
         command,
         watchdog: plan.watchdog,
@@ -104,23 +111,33 @@ pub fn hold(
         is_given_up: false,
         pings: 0,
     };
-    let ended = runtime.block_on(async {
-        holder.begin(&mut heard).await?;
-        if !is_kept {
-            holder.keep_for_the_next();
-        }
-        let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
-        attached.map_err(|error| {
-            holder.forget();
-            failed(&error)
-        })?;
-        let how = if is_kept { "goes on" } else { "mounted" };
+    let how = if is_kept { "goes on" } else { "mounted" };
+    let ready = || {
         tracing::info!(mountpoint = %at, source = %plan.source, "{how}");
         ready()?;
-        holder.leave();
         systemd::serving(&at);
-        holder.keep(&mut heard, &mut signals).await
+        Ok(())
+    };
+    let ended = runtime.block_on(async {
+        if is_kept {
+            // Whoever waits for it waits on where its first worker dies: one is like the other.
+            if let Flow::Over(ended) = holder.restart() {
+                return ended;
+            }
+        } else {
+            holder.begin(&mut heard).await?;
+            holder.keep_for_the_next();
+            let attached = unattached.map_or(Ok(()), |unattached| unattached.attach(holder.kept.place.at()));
+            attached.map_err(|error| failed(&error))?;
+        }
+        holder.keep(&mut heard, &mut signals, ready).await
     });
+    // One that is kept is left to the next process, unless that would fare no better.
+    let is_hopeless = !is_kept || matches!(ended, Err(Failure::Worker { .. }));
+    if ended.is_err() && !holder.is_ready && is_hopeless {
+        holder.forget();
+        take_away(&holder.kept.place);
+    }
     // A worker that is left over, whatever went wrong, is not left alone.
     holder.kill_all();
     ended
@@ -129,6 +146,7 @@ pub fn hold(
 /// A mount that nobody serves yet, and what is to be put into the tree.
 fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
     let at = plan.mountpoint.canonicalize()?;
+    let journal = Journal::make()?.into();
     let fuse::Held { at, requests, offered, device, unattached, why_untouchable } =
         fuse::hold(&at, &plan.fuse_options())?;
     let kept = Kept {
@@ -137,7 +155,7 @@ fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
         offered,
         why_untouchable,
         since: SystemTime::now(),
-        journal: vec![],
+        journal,
         ledger: vec![],
     };
     Ok((kept, unattached))
@@ -193,7 +211,7 @@ enum Flow {
 }
 
 impl Holder {
-    /// Starts the first worker and waits until it serves. One that cannot says why itself.
+    /// Starts the first worker of a mount that nobody can know yet, and waits until it serves. One that cannot says why itself.
     async fn begin(&mut self, heard: &mut UnboundedReceiver<Event>) -> Result<(), Failure> {
         let worker = self.start_worker(&self.command.clone(), Task::Serve)?;
         let number = worker.number;
@@ -217,12 +235,14 @@ impl Holder {
         }
     }
 
-    /// Looks after the mount until it ends.
+    /// Looks after the mount until it ends; calls `ready` as soon as a worker serves.
     async fn keep(
         &mut self,
         heard: &mut UnboundedReceiver<Event>,
         signals: &mut Signals,
+        ready: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), Failure> {
+        let (mut ready, mut unheard) = (Some(ready), None);
         let look = (self.watchdog / LOOKS).max(Duration::from_millis(10));
         let mut looks = tokio::time::interval(look);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -230,6 +250,16 @@ impl Holder {
         let mut signs_of_life = tokio::time::interval(systemds.map_or(look, systemd::often_enough));
         signs_of_life.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let is_served = self.serving.as_ref().is_some_and(|worker| worker.serving.is_some());
+            if let Some(ready) = ready.take_if(|_| is_served && self.ending.is_none()) {
+                match ready() {
+                    Ok(()) => self.leave(),
+                    Err(error) => {
+                        unheard = Some(error);
+                        let _ = self.end("whoever started it cannot be told that it is there");
+                    }
+                }
+            }
             let restart = self.restart_at;
             let flow = tokio::select! {
                 Some(event) = heard.recv() => match event {
@@ -238,7 +268,8 @@ impl Holder {
                 },
                 signal = signals.next() => match signal {
                     // Whoever restarts us goes on with the mount: what is kept is not given back.
-                    Heard::End("SIGTERM") if self.outlives_us && systemd::is_restarting() => {
+                    // One that is ending is no mount to go on with, and its worker has much to give back.
+                    Heard::End("SIGTERM") if self.outlives_us && self.goes_on() && systemd::is_restarting() => {
                         tracing::info!("restarting: the mount stays");
                         Flow::Over(Ok(()))
                     }
@@ -255,9 +286,14 @@ impl Holder {
                 }
             };
             if let Flow::Over(result) = flow {
-                return result;
+                return unheard.map_or(result, |error| Err(error.into()));
             }
         }
+    }
+
+    /// Whether the mount lives and is not to end.
+    fn goes_on(&self) -> bool {
+        self.ending.is_none() && fuse::lives(self.kept.requests.as_fd())
     }
 
     fn start_worker(&mut self, command: &WorkerCommand, task: Task<'_>) -> io::Result<Worker> {
@@ -300,6 +336,10 @@ impl Holder {
     /// that does not know ends the mount with its holder, and whoever waits has an error.
     fn keep_for_the_next(&mut self) {
         self.outlives_us = self.kept.keep();
+        if !self.outlives_us {
+            // The ledger of the mount before may be there still.
+            kept::forget();
+        }
         if let Some(worker) = self.serving.as_ref().filter(|_| self.outlives_us) {
             worker.tell(&ToWorker::Outlives, &[]);
         }
@@ -374,6 +414,9 @@ impl Holder {
         match (code, life) {
             (Some(code), _) => tracing::error!(pid, crashes, "a worker ended with exit code {code}"),
             (None, _) => tracing::error!(pid, crashes, "a worker was killed"),
+        }
+        if let Some(code) = code.filter(|_| !self.is_ready && life.is_none()).and_then(given_up::hopeless) {
+            return Flow::Over(Err(Failure::Worker { code: Some(code) }));
         }
         // One that is prepared already is there sooner than any other.
         if self.upgrade.is_some() && next != Next::GiveUp {

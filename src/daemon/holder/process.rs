@@ -37,17 +37,18 @@ pub struct WorkerCommand {
     /// Where it was found, and where its successor will be.
     path: PathBuf,
     arguments: Vec<OsString>,
+    /// Never below the mountpoint: whoever goes there asks the mount, and only we could start who answers.
     folder: PathBuf,
 }
 
 impl WorkerCommand {
-    /// This very program with these arguments, in the folder that is ours now.
+    /// This very program with these arguments, in this folder.
     ///
     /// # Errors
-    /// The program cannot be opened, or the folder is gone.
-    pub fn of_this_program(arguments: Vec<OsString>) -> io::Result<Self> {
+    /// The program cannot be opened.
+    pub fn of_this_program(arguments: Vec<OsString>, folder: PathBuf) -> io::Result<Self> {
         let program = Arc::new(File::open("/proc/self/exe")?);
-        Ok(Self { program, path: std::env::current_exe()?, arguments, folder: std::env::current_dir()? })
+        Ok(Self { program, path: std::env::current_exe()?, arguments, folder })
     }
 
     /// The program that is in its place by now.

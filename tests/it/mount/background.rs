@@ -99,6 +99,21 @@ fn daemon_says_why_there_is_no_mount_and_fails() {
     assert!(!is_mounted(&at.0));
 }
 
+/// As with `--daemon`, when the process that was called is killed before the other is ready.
+#[test]
+fn a_mount_that_nobody_can_be_told_of_any_more_is_ended() {
+    let Some(()) = available("mount", possible()) else { return };
+    let store = small_store();
+    let at = Unmounted::beside(&store);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = secretfs();
+    command.args(["mount", "--announce"]).arg(format!("store:{}", store.file().display())).arg(&at.0);
+    let output = command.arg("--identity").arg(store.identity()).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(71), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!is_mounted(&at.0));
+}
+
 fn start(store: &Store, at: &Path, options: &[&str]) -> Output {
     let mut command = secretfs();
     command.arg("mount").args(options).arg(format!("store:{}", store.file().display())).arg(at);

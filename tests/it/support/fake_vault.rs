@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::fake::{Reply, Request};
+use super::fake::{Fake, Reply, Request};
 
 /// The segments of a request's path below `/v1/`, each decoded once, and whether it lists.
 pub fn asked(request: &Request) -> (Vec<String>, bool) {
@@ -38,6 +38,26 @@ pub fn secret(fields: &Value) -> Reply {
         "custom_metadata": null,
     });
     data(&json!({ "data": fields, "metadata": metadata }))
+}
+
+/// A server whose `database/creds/app` makes `lease` again and again. Whoever gives it back is answered after `meanwhile`.
+pub fn database(lease: &'static str, meanwhile: impl Fn() + Send + Sync + 'static) -> Fake {
+    Fake::start(move |request| match &*asked(request).0.join("/") {
+        path if path.starts_with("sys/internal/") => data(&json!({"path": "database/", "type": "database"})),
+        "database/creds/app" => Reply::json(json!({
+            "request_id": "r", "lease_id": lease, "renewable": true, "lease_duration": 3600,
+            "data": {"username": "canary-user", "password": "canary-password"},
+            "wrap_info": null, "warnings": null, "auth": null,
+        })),
+        "auth/token/lookup-self" => {
+            data(&json!({"ttl": 0, "renewable": false, "num_uses": 0, "explicit_max_ttl": 0}))
+        }
+        "sys/leases/revoke" => {
+            meanwhile();
+            Reply::Answer(204, String::new())
+        }
+        _ => error(404),
+    })
 }
 
 /// An error as Vault words it; a real one may quote what it was sent.

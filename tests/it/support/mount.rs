@@ -121,6 +121,12 @@ impl Plan {
         self
     }
 
+    /// Runs the program in the folder that it mounts on.
+    pub fn in_mountpoint(mut self) -> Self {
+        self.command.current_dir(self.folder.path().join("mnt"));
+        self
+    }
+
     /// Runs the program in a process group of its own, as a shell does.
     pub fn in_group(mut self) -> Self {
         self.command.process_group(0);

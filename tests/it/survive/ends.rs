@@ -9,7 +9,7 @@ use crate::support::available;
 use crate::support::mount::{HANG, Mount, Plan, Store, possible, run, secretfs, signal, wait_until};
 
 /// A mount that does not give up over workers that die.
-fn planned(store: &Store) -> Plan {
+pub(super) fn planned(store: &Store) -> Plan {
     store.put("api-key", &["value=canary-value"]);
     let plan = Mount::of("");
     let (file, identity) = (store.file(), store.identity());
@@ -85,6 +85,22 @@ fn an_unmount_while_no_worker_lives_ends_the_program() {
         assert_eq!(mount.ended(), Some(0), "{}", mount.log());
         assert!(!mount.is_mounted());
     }
+}
+
+/// As with `cd /secrets && secretfs mount SOURCE .`.
+#[test]
+fn a_mount_over_the_folder_that_its_program_was_started_in_survives_its_worker_and_can_be_unmounted() {
+    let Some(()) = available("mount", possible()) else { return };
+    let store = Store::new();
+    let mut mount = planned(&store).in_mountpoint().start();
+    assert_eq!(mount.read("api-key/value").unwrap(), b"canary-value");
+    // What the kernel remembers of the mount it does not ask for: for a second.
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(mount.worker(), "KILL");
+    assert!(mount.answers(HANG), "{}", mount.log());
+    assert_eq!(mount.read("api-key/value").unwrap(), b"canary-value");
+    run(secretfs().arg("unmount").arg(&mount.at));
+    assert_eq!(mount.ended(), Some(0), "{}", mount.log());
 }
 
 #[test]

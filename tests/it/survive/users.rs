@@ -17,7 +17,7 @@ fn of_user() -> (crate::support::mount::Store, Plan) {
 
 /// What the user reads.
 fn is_read(mount: &Mount) {
-    assert_eq!(cat(OWNER, mount), Ok("canary-value".into()));
+    assert_eq!(cat(OWNER, mount), Ok("canary-value".into()), "{}", mount.log());
 }
 
 #[test]
@@ -39,6 +39,18 @@ fn a_mount_of_a_user_survives_its_workers_and_is_upgraded() {
     let output = upgrade.output().unwrap();
     assert!(output.status.success(), "{}", super::builds::said(&output));
     assert_ne!(mount.worker(), before);
+    is_read(&mount);
+    assert_eq!(mount.stop(), Some(0), "{}", mount.log());
+    assert!(!mount.is_mounted());
+}
+
+/// It is in the tree before its first worker is there.
+#[test]
+fn a_user_mounts_on_the_folder_that_the_program_was_started_in() {
+    let Some(()) = available("fusermount", users_can_mount()) else { return };
+    let (_store, plan) = of_user();
+    let mut mount = plan.in_mountpoint().start();
+    wait_until("a worker", || mount.worker_now().is_some());
     is_read(&mount);
     assert_eq!(mount.stop(), Some(0), "{}", mount.log());
     assert!(!mount.is_mounted());
