@@ -127,13 +127,10 @@ impl Leases {
             Task::Renew { id, until } => self.renew(&of, &id, until).await,
             Task::Revoke(id) => {
                 let outcome = self.give_back(&of, &id, Priority::Lease).await;
-                self.take_note(&of, |_, entry, _| {
-                    entry.doing = Doing::Nothing;
-                    match outcome {
-                        // An open may have come between: what it waits for is made anew.
-                        Ok(()) => entry.current = None,
-                        Err(_) => self.note_failure(&of, entry),
-                    }
+                self.take_note_of(&of, &id, |entry| match outcome {
+                    // An open may have come between: what it waits for is made anew.
+                    Ok(()) => entry.current = None,
+                    Err(_) => self.note_failure(&of, entry),
                 });
             }
             Task::EndToken(accessor) => self.end_token(&of, &accessor, Priority::Lease).await,
@@ -295,12 +292,8 @@ impl Leases {
             }
         }
         let mut last = false;
-        self.take_note(of, |_, entry, _| {
-            entry.doing = Doing::Nothing;
-            // It may have been replaced meanwhile by who asked for that.
-            let Some(held) = entry.current.as_mut().filter(|held| held.id.as_ref() == Some(id)) else {
-                return;
-            };
+        self.take_note_of(of, id, |entry| {
+            let Some(held) = &mut entry.current else { return };
             match renewed {
                 Ok(grant) => {
                     held.lease.renewed(asked.0, grant, chance());
@@ -390,6 +383,17 @@ impl Leases {
             }
         }
         self.earlier.notify_one();
+    }
+
+    /// What came of an errand about a lease that is held. It does nothing where that was taken out of the book meanwhile: what is
+    /// held by then is another one, and what is being done about that is none of this errand's business.
+    fn take_note_of(&self, of: &SecretRef, id: &LeaseId, note: impl FnOnce(&mut Entry)) {
+        self.take_note(of, |_, entry, _| {
+            if entry.current.as_ref().is_some_and(|held| held.id.as_ref() == Some(id)) {
+                entry.doing = Doing::Nothing;
+                note(entry);
+            }
+        });
     }
 
     /// The load that keeping the leases of a backend is, as `freshness::load` counts it: each is renewed after two thirds of

@@ -1,0 +1,56 @@
+//! Owns the promises about errands that are done late: what was taken out of the book meanwhile is no business of what followed it.
+//! Does not know a real server. Errands are taken and held by the test, so nothing here is a matter of time.
+
+use futures_util::FutureExt;
+
+use super::*;
+
+impl World {
+    /// The one errand that is due now, which the test does when it likes.
+    fn taken(&self) -> Errand {
+        let (mut errands, _) = self.leases.due(self.clock.now());
+        assert_eq!(errands.len(), 1, "{errands:?}");
+        errands.remove(0)
+    }
+
+    fn good(&self) -> Vec<usize> {
+        (0..self.mint.made().len()).filter(|serial| self.mint.is_good(*serial)).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_was_made_while_the_one_before_was_given_back_is_not_lost() {
+    let terms = Terms { idle_revoke: Some(Duration::from_secs(10)), ..Terms::default() };
+    let world = world_with(Role::default(), Limits::default(), terms);
+    world.open(&of(ROLE)).await.unwrap();
+    world.clock.advance(Duration::from_secs(11));
+    let idle = world.taken();
+    world.leases.revoke(&of(ROLE)).await.unwrap();
+    assert_eq!(serial(&world.open(&of(ROLE)).await.unwrap()), 1);
+    world.leases.act(idle).await;
+    assert_eq!(world.leases.current(&of(ROLE)).map(|held| serial(&held)), Some(1));
+    assert_eq!(world.leases.states().len(), 1);
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert_eq!(world.good(), Vec::<usize>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_comes_late_has_nothing_made_twice_and_nobody_believe_that_nothing_is_being_made() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.clock.advance(Duration::from_secs(41));
+    let renewal = world.taken();
+    world.leases.revoke(&of(ROLE)).await.unwrap();
+    let role = of(ROLE);
+    let mut open = std::pin::pin!(world.leases.open(&role));
+    assert!(open.as_mut().now_or_never().is_none());
+    let making = world.taken();
+    world.leases.act(renewal).await;
+    assert!(world.leases.due(world.clock.now()).0.is_empty(), "it is being made already");
+    assert!(!world.leases.pause(Duration::from_secs(1)).await, "it is not made yet");
+    world.leases.act(making).await;
+    assert_eq!(serial(&open.await.unwrap()), 1);
+    assert_eq!(world.mint.made().len(), 2);
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert_eq!(world.good(), Vec::<usize>::new());
+}
