@@ -216,7 +216,7 @@ impl Leases {
         };
         let made = self.cache.ask(of.source, asker, asking).await;
         let counters = self.cache.counters();
-        let mut changed = None;
+        let (mut changed, mut outlived) = (None, vec![]);
         match made {
             Ok(issued) => {
                 // Before anybody is given it.
@@ -232,12 +232,13 @@ impl Leases {
                     let version = held.secret.as_ref().map(|secret| secret.version.clone());
                     if let Some(before) = entry.current.replace(held) {
                         changed = Some(Changed { of: of.clone(), version });
-                        left.outlived(of, self.cache.clock().now());
+                        outlived = left.outlived(of, self.cache.clock().now());
                         if let Some(older) = entry.previous.replace(before) {
                             left.keep(of, older, None);
                         }
                     }
                 });
+                self.write_unwanted(&outlived);
                 let what = if changed.is_some() { "a lease is replaced" } else { "a lease is made" };
                 tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
             }
@@ -335,6 +336,13 @@ impl Leases {
             until: issued.grant.life.map(|life| asked.plus(life)),
             accessor,
         });
+    }
+
+    /// Writes down that these should be gone, so that a crash does not make anybody keep them.
+    pub(super) fn write_unwanted(&self, ids: &[LeaseId]) {
+        if let Some(ledger) = self.ledger.get() {
+            ledger.unwanted(ids);
+        }
     }
 
     /// Whether a lease that is kept for those who use it was made with this token.

@@ -28,11 +28,12 @@ enum Line {
     Gone { id: LeaseId },
     Token { backend: String, accessor: String, until: Option<Moment> },
     TokenGone { backend: String, accessor: String },
+    Unwanted { id: LeaseId },
 }
 
 impl Entry for LedgerEntry {
     const OF: [u8; 8] = *b"leases\0\0";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 }
 
 /// A lease that was made, and may live.
@@ -56,11 +57,20 @@ pub(super) struct Token {
     pub(super) until: Option<Moment>,
 }
 
+/// A lease, as the ledger knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    pub(super) made: Made,
+    /// It should be gone, and was to be given back when the worker ended at the latest.
+    pub(super) is_unwanted: bool,
+    /// Counts what was made.
+    number: u64,
+}
+
 /// What the ledger says: what lives, as far as it knows.
 #[derive(Default)]
 pub(super) struct Living {
-    /// With a number that counts what was made.
-    leases: HashMap<LeaseId, (u64, Made)>,
+    leases: HashMap<LeaseId, Written>,
     tokens: BTreeMap<(String, String), Option<Moment>>,
     made: u64,
 }
@@ -70,11 +80,12 @@ impl Living {
         match line {
             Line::Made(made) => {
                 self.made += 1;
-                self.leases.insert(made.id.clone(), (self.made, made));
+                let id = made.id.clone();
+                self.leases.insert(id, Written { made, is_unwanted: false, number: self.made });
             }
             Line::Renewed { id, until } => {
-                if let Some((_, made)) = self.leases.get_mut(&id) {
-                    made.until = until;
+                if let Some(written) = self.leases.get_mut(&id) {
+                    written.made.until = until;
                 }
             }
             Line::Gone { id } => drop(self.leases.remove(&id)),
@@ -82,18 +93,26 @@ impl Living {
                 self.tokens.insert((backend, accessor), until);
             }
             Line::TokenGone { backend, accessor } => drop(self.tokens.remove(&(backend, accessor))),
+            Line::Unwanted { id } => {
+                if let Some(written) = self.leases.get_mut(&id) {
+                    written.is_unwanted = true;
+                }
+            }
         }
     }
 
     /// Forgets what has ended by `now`.
     fn prune(&mut self, now: Moment) {
         let lives = |until: &Option<Moment>| until.is_none_or(|until| now < until);
-        self.leases.retain(|_, (_, made)| lives(&made.until));
+        self.leases.retain(|_, written| lives(&written.made.until));
         self.tokens.retain(|_, until| lives(until));
     }
 
     fn lines(&self) -> Vec<LedgerEntry> {
-        let leases = self.leases().into_iter().map(Line::Made);
+        let leases = self.leases().into_iter().flat_map(|Written { made, is_unwanted, .. }| {
+            let unwanted = is_unwanted.then(|| Line::Unwanted { id: made.id.clone() });
+            std::iter::once(Line::Made(made)).chain(unwanted)
+        });
         let tokens = self.tokens().into_iter().map(|Token { backend, accessor, until }| Line::Token {
             backend,
             accessor,
@@ -103,10 +122,10 @@ impl Living {
     }
 
     /// The leases, in the order in which they were made.
-    pub(super) fn leases(&self) -> Vec<Made> {
-        let mut leases: Vec<&(u64, Made)> = self.leases.values().collect();
-        leases.sort_by_key(|(number, _)| *number);
-        leases.into_iter().map(|(_, made)| made.clone()).collect()
+    pub(super) fn leases(&self) -> Vec<Written> {
+        let mut leases: Vec<Written> = self.leases.values().cloned().collect();
+        leases.sort_by_key(|written| written.number);
+        leases
     }
 
     /// The tokens.
@@ -170,6 +189,16 @@ impl Ledger {
         self.write(Line::Renewed { id: id.clone(), until });
     }
 
+    /// These should be gone, whatever becomes of this worker.
+    pub(super) fn unwanted(&self, ids: &[LeaseId]) {
+        for id in ids {
+            let is_news = self.pages().living.leases.get(id).is_some_and(|written| !written.is_unwanted);
+            if is_news {
+                self.write(Line::Unwanted { id: id.clone() });
+            }
+        }
+    }
+
     pub(super) fn gone(&self, id: &LeaseId) {
         self.write(Line::Gone { id: id.clone() });
     }
@@ -180,7 +209,7 @@ impl Ledger {
 
     /// With which token a lease was made.
     pub(super) fn accessor_of(&self, id: &LeaseId) -> Option<String> {
-        self.pages().living.leases.get(id)?.1.accessor.clone()
+        self.pages().living.leases.get(id)?.made.accessor.clone()
     }
 
     fn write(&self, line: Line) {

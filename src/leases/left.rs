@@ -147,11 +147,14 @@ impl LeftBehind {
         self.0.push(Left { of, id, until, again, failures, trying, orphan });
     }
 
-    /// What followed a lease of a worker that crashed is replaced: the lease should be gone.
-    pub(super) fn outlived(&mut self, of: &SecretRef, now: Moment) {
-        for left in self.0.iter_mut().filter(|left| left.orphan && left.of == *of && left.again.is_none()) {
+    /// What followed leases of a worker that crashed is replaced: those should be gone. Which they are.
+    pub(super) fn outlived(&mut self, of: &SecretRef, now: Moment) -> Vec<LeaseId> {
+        let outlived = self.0.iter_mut().filter(|left| left.orphan && left.of == *of && left.again.is_none());
+        let ids = outlived.map(|left| {
             left.again = Some(now);
-        }
+            left.id.clone()
+        });
+        ids.collect()
     }
 
     /// Whether there is one of a worker that crashed which should be gone, and nobody has tried that yet to the end.

@@ -61,6 +61,8 @@ impl Leases {
         if ids.is_empty() {
             return Ok(was_held.then_some(Revoked { leases: 0, only_forgotten: true }));
         }
+        // Before it is asked for: it was ordered, and stays so if this worker ends here.
+        self.write_unwanted(&ids);
         let each = ids.iter().map(async |id| {
             let outcome = self.give_back(of, id, Priority::Operator).await;
             self.book().left.tried(id, outcome.is_ok(), self.cache.clock().now());

@@ -236,6 +236,30 @@ async fn what_cannot_be_given_back_yet_does_not_keep_a_reader_waiting() {
 }
 
 #[tokio::test]
+async fn what_was_revoked_and_is_not_gone_yet_is_given_back_by_the_next_worker_and_kept_for_nobody() {
+    let world = World::new(false);
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    let refused = Error::Refused("the database is down".to_owned());
+    world.mint.fail(Call::Revoke, Some(refused.clone()));
+    assert_eq!(leases.revoke(&of(2)).await, Err(refused));
+    let given_back = Orphans { given_back: 1, ..Orphans::default() };
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, given_back);
+    // What another one makes meanwhile does not change that, and neither does the ledger being written anew.
+    assert_eq!(open(&leases, 2).await, 1);
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, Orphans { kept: 1, ..given_back });
+    world.mint.fail(Call::Revoke, None);
+    act(&leases).await;
+    assert_eq!(world.alive(), [1]);
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, Orphans { kept: 1, ..Orphans::default() });
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+}
+
+#[tokio::test]
 async fn what_other_settings_made_is_given_back_where_the_backend_is_there_by_its_name() {
     let world = World::new(false);
     let leases = world.worker().0;
