@@ -77,6 +77,8 @@ struct State {
     revocations: u64,
     asked: u64,
     failing: [Option<Error>; 3],
+    /// What is asked for is done, and nobody hears of it.
+    mute: [bool; 3],
     delay: Duration,
     parent: u64,
     parents: BTreeMap<u64, Parent>,
@@ -112,6 +114,13 @@ impl Mint {
     pub fn fail(&self, call: Call, error: Option<Error>) {
         if let Some(failing) = self.state().failing.get_mut(call as usize) {
             *failing = error;
+        }
+    }
+
+    /// Every such call is done from now on, and its answer is lost; or not any more.
+    pub fn lose_answers(&self, call: Call, lost: bool) {
+        if let Some(mute) = self.state().mute.get_mut(call as usize) {
+            *mute = lost;
         }
     }
 
@@ -212,10 +221,14 @@ impl Mint {
         let now = self.clock.now();
         let mut state = self.state();
         state.asked += 1;
-        match state.failing.get(call as usize).cloned().flatten() {
-            Some(error) => Err(error),
-            None => give(&mut state, now),
+        if let Some(error) = state.failing.get(call as usize).cloned().flatten() {
+            return Err(error);
         }
+        let given = give(&mut state, now)?;
+        if state.mute.get(call as usize) == Some(&true) {
+            return Err(Error::TimedOut(Duration::from_secs(5)));
+        }
+        Ok(given)
     }
 }
 

@@ -13,15 +13,13 @@ use crate::backend::issuer::{Issued, LeaseId, Parent};
 use crate::cache::{Changed, Priority, SecretRef, chance, is_about_one_thing};
 use crate::clock::Moment;
 use crate::freshness;
-use crate::lease::{Action, FLOOR, Grant, Lease};
+use crate::lease::{Action, FLOOR, Lease};
 use crate::secret::Version;
 
 /// The longest pause between tries to make what there is none of.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What could not be made, and what nobody has asked for since, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// Renewing is given up after this: it is tried again, and nobody waits for it.
-const LONGEST_RENEWAL: Duration = Duration::from_secs(5);
 
 /// Something that is to be done about one lease.
 #[derive(Debug)]
@@ -39,6 +37,8 @@ enum Task {
         id: LeaseId,
         /// It is given up then: its successor is due.
         until: Moment,
+        /// What it may be granted for.
+        life: Option<Duration>,
     },
     Revoke(LeaseId),
     /// What is not shown any more.
@@ -124,7 +124,7 @@ impl Leases {
         let of = errand.of;
         match errand.task {
             Task::Make { asker } => self.make(&of, asker).await,
-            Task::Renew { id, until } => self.renew(&of, &id, until).await,
+            Task::Renew { id, until, life } => self.renew(&of, &id, until, life).await,
             Task::Revoke(id) => {
                 let outcome = self.give_back(&of, &id, Priority::Lease).await;
                 self.take_note_of(&of, &id, |entry| match outcome {
@@ -196,7 +196,7 @@ impl Leases {
         match (step.action, &held.id) {
             (Action::Renew, Some(id)) => {
                 let until = held.lease.renewal_until(&(self.terms)(of), now);
-                due(Task::Renew { id: id.clone(), until })
+                due(Task::Renew { id: id.clone(), until, life: held.lease.life() })
             }
             (Action::Revoke, Some(id)) => due(Task::Revoke(id.clone())),
             (Action::Renew | Action::Replace, _) => due(Task::Make { asker: Priority::Lease }),
@@ -267,59 +267,6 @@ impl Leases {
         }
         if let Some(changed) = changed {
             self.cache.announce(&changed);
-        }
-    }
-
-    async fn renew(&self, of: &SecretRef, id: &LeaseId, until: Moment) {
-        let mut asked = (self.cache.clock().now(), SystemTime::now());
-        let asking = async |backend: Arc<dyn crate::backend::Backend>| {
-            asked = (self.cache.clock().now(), SystemTime::now());
-            let Some(issuer) = backend.issuer() else { return Err(Error::NotFound) };
-            let limit = until.since(asked.0).clamp(FLOOR, LONGEST_RENEWAL);
-            tokio::time::timeout(limit, issuer.renew(id)).await.unwrap_or(Err(Error::TimedOut(limit)))
-        };
-        let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
-        let counters = self.cache.counters();
-        match &renewed {
-            Ok(grant) => {
-                if let Some(ledger) = self.ledger.get() {
-                    ledger.renewed(id, grant.life.map(|life| asked.0.plus(life)));
-                }
-                counters.leases_renewed.count();
-            }
-            Err(error) => {
-                counters.leases_failed.count();
-                tracing::warn!(backend = %self.name(of), path = %of.path, "a lease is not renewed: {error}");
-            }
-        }
-        let mut last = false;
-        self.take_note_of(of, id, |entry| {
-            let Some(held) = &mut entry.current else { return };
-            match renewed {
-                Ok(grant) => {
-                    held.lease.renewed(asked.0, grant, chance());
-                    last = !held.lease.grows();
-                    held.granted = asked;
-                    held.until = grant.life.map(|life| asked.0.plus(life));
-                }
-                Err(Error::NotFound) => {
-                    held.lease.died(self.cache.clock().now());
-                    held.secret = None;
-                }
-                Err(error) => {
-                    if error.is_answer() {
-                        held.lease.cannot_grow();
-                    }
-                    // One that got no answer has waited already.
-                    let now = self.cache.clock().now();
-                    let from = if matches!(error, Error::TimedOut(_)) { asked.0 } else { now };
-                    held.lease.failed(&(self.terms)(of), from, chance());
-                }
-            }
-        });
-        if last {
-            let what = "a lease is renewed no more: it does not get longer, and is replaced before its end";
-            tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
         }
     }
 
@@ -395,7 +342,7 @@ impl Leases {
 
     /// What came of an errand about a lease that is held. It does nothing where that was taken out of the book meanwhile: what is
     /// held by then is another one, and what is being done about that is none of this errand's business.
-    fn take_note_of(&self, of: &SecretRef, id: &LeaseId, note: impl FnOnce(&mut Entry)) {
+    pub(super) fn take_note_of(&self, of: &SecretRef, id: &LeaseId, note: impl FnOnce(&mut Entry)) {
         self.take_note(of, |_, entry, _| {
             if entry.current.as_ref().is_some_and(|held| held.id.as_ref() == Some(id)) {
                 entry.doing = Doing::Nothing;

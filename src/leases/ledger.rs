@@ -43,7 +43,7 @@ pub(super) struct Made {
     pub(super) path: BackendPath,
     pub(super) demand: DemandId,
     pub(super) id: LeaseId,
-    /// Its end, as it was granted; `None`: it has none.
+    /// The latest end that it may have; `None`: it has none.
     pub(super) until: Option<Moment>,
     /// The server's name for the token that it was made with and ends with, where a login of ours made that.
     pub(super) accessor: Option<String>,

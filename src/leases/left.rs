@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 struct Left {
     of: SecretRef,
     id: LeaseId,
-    /// Its end, as the backend granted it; none: it has none.
+    /// The latest end that it may have; none: it has none.
     until: Option<Moment>,
     /// When to try again to give it back; none: not before the end of the mount.
     again: Option<Moment>,
@@ -85,6 +85,11 @@ impl LeftBehind {
             left.again = Some(now.plus(pause));
             left.trying = false;
         }
+    }
+
+    /// The end of one.
+    pub(super) fn until(&mut self, id: &LeaseId) -> Option<&mut Option<Moment>> {
+        self.0.iter_mut().find(|left| left.id == *id).map(|left| &mut left.until)
     }
 
     /// Of which secrets the leases are that may live at `now`: one for each lease.

@@ -4,10 +4,12 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::super::*;
 use super::{act, run};
+use crate::backend::issuer::{Issuer as _, LeaseId};
 use crate::backend::mint::{Call, Mint, Role};
 use crate::cache::{self, DemandId, Source};
 use crate::clock::Clock;
@@ -255,6 +257,29 @@ async fn what_was_revoked_and_is_not_gone_yet_is_given_back_by_the_next_worker_a
     assert_eq!(world.alive(), [1]);
     let (leases, orphans) = world.crash(leases);
     assert_eq!(orphans, Orphans { kept: 1, ..Orphans::default() });
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_renewal_the_worker_did_not_live_to_hear_of_is_given_back_though_its_first_end_is_over()
+{
+    let world = World::new(false);
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    world.clock.advance(Duration::from_secs(410));
+    let errand = leases.due(world.clock.now()).0.remove(0);
+    world.mint.delay(Duration::from_secs(1));
+    assert!(leases.act(errand).now_or_never().is_none(), "it is sent");
+    world.mint.delay(Duration::ZERO);
+    world.mint.renew(&LeaseId::new("c/0".to_owned())).await.unwrap();
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, Orphans { kept: 1, ..Orphans::default() });
+    world.clock.advance(Duration::from_secs(200));
+    act(&leases).await;
+    assert_eq!(world.alive(), [0]);
+    // Another one finds it as well.
+    let leases = world.crash(leases).0;
     assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
     assert_eq!(world.alive(), Vec::<usize>::new());
 }

@@ -34,6 +34,33 @@ async fn a_lease_that_was_made_while_the_one_before_was_given_back_is_not_lost()
     assert_eq!(world.good(), Vec::<usize>::new());
 }
 
+#[tokio::test]
+async fn what_a_renewal_without_an_answer_has_made_longer_is_given_back_at_the_end() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.lose_answers(Call::Renew, true);
+    world.pass(Duration::from_secs(70)).await;
+    assert_eq!(world.leases.current(&of(ROLE)).map(|held| serial(&held)), Some(1));
+    assert!(
+        world.leases.previous(&of(ROLE)).is_none(),
+        "served as long as it is sure to live, and no longer"
+    );
+    assert_eq!(world.good(), [0, 1]);
+    assert_eq!(world.leases.counts()[0].set_aside, 1);
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert_eq!(world.good(), Vec::<usize>::new());
+}
+
+#[tokio::test]
+async fn a_renewal_that_was_denied_leaves_no_more_to_look_after_than_there_was() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.fail(Call::Renew, Some(Error::Forbidden));
+    world.pass(Duration::from_secs(70)).await;
+    assert_eq!(world.good(), [1]);
+    assert_eq!(world.leases.counts()[0].set_aside, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_comes_late_has_nothing_made_twice_and_nobody_believe_that_nothing_is_being_made() {
     let world = world();

@@ -7,11 +7,12 @@ use crate::backend::tokens::CarriedTokens;
 
 /// What is noted.
 #[derive(Default)]
-struct Noted(Mutex<Vec<String>>);
+struct Noted(Mutex<Vec<String>>, Mutex<Option<Moment>>);
 
 impl NoteTokens for Noted {
     fn had(&self, accessor: &str, until: Option<Moment>) {
         assert!(until.is_some());
+        *self.1.lock().unwrap() = until;
         self.0.lock().unwrap().push(accessor.to_owned());
     }
 
@@ -23,6 +24,11 @@ impl NoteTokens for Noted {
 impl Noted {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// The end that was noted last.
+    fn until(&self) -> Moment {
+        self.1.lock().unwrap().unwrap()
     }
 }
 
@@ -150,4 +156,37 @@ async fn names_of_tokens_are_noted_when_they_are_had_and_when_they_are_gone() {
     later.token(Use::Read).await.unwrap();
     later.note_in(noted.clone());
     assert_eq!(noted.take(), ["a3"], "also what was had before");
+}
+
+#[tokio::test]
+async fn a_token_that_may_have_been_renewed_unheard_is_looked_after_until_that_end() {
+    let status = Arc::new(Mutex::new(504));
+    let answers = status.clone();
+    let server = Server::start(move |path, _| match path {
+        "auth/approle/login" => logged_in(1, 3600),
+        "auth/token/renew-self" => (*answers.lock().unwrap(), "{}".to_owned()),
+        _ => (200, "{}".to_owned()),
+    });
+    let (noted, auth) = (Arc::<Noted>::default(), server.auth(role()));
+    auth.note_in(noted.clone());
+    let token = auth.token(Use::Lease).await.unwrap();
+    let first = noted.until();
+    *status.lock().unwrap() = 400;
+    auth.renew(&token).await;
+    assert_eq!(noted.until(), first, "the server said no");
+    *status.lock().unwrap() = 504;
+    auth.renew(&token).await;
+    let latest = noted.until();
+    assert!(latest > first, "who lost the answer cannot know");
+    *status.lock().unwrap() = 400;
+    auth.renew(&token).await;
+    assert_eq!(noted.until(), latest, "the one before may have been done");
+    let new = server.auth(role());
+    new.take_over(carried(&auth.hand_over().await)).await;
+    for auth in [&auth, &new] {
+        assert_eq!(auth.core.ledger().ends(), Some(first), "it is used no longer than it is sure to live");
+        assert_eq!(auth.core.ledger().accessors(first), [("a1".to_owned(), Some(latest))]);
+        assert_eq!(auth.core.ledger().to_give_back(first).len(), 1);
+        assert!(auth.core.ledger().to_give_back(latest).is_empty());
+    }
 }
