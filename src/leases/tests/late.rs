@@ -52,6 +52,22 @@ async fn what_a_renewal_without_an_answer_has_made_longer_is_given_back_at_the_e
 }
 
 #[tokio::test]
+async fn a_lease_of_any_length_is_looked_after() {
+    for ttl in [u64::MAX, u64::MAX / 2 + 1, u64::MAX / 3] {
+        let ttl = Duration::from_secs(ttl);
+        let world =
+            world_with(Role { ttl, max_ttl: ttl, ..Role::default() }, Limits::default(), Terms::default());
+        world.open(&of(ROLE)).await.unwrap();
+        for _ in 0..10 {
+            world.clock.advance(Duration::from_secs(20 * 365 * 86400));
+            world.act().await;
+            assert!(world.leases.current(&of(ROLE)).is_some());
+        }
+        assert!(world.mint.counts().0 > 0, "it is renewed");
+    }
+}
+
+#[tokio::test]
 async fn a_renewal_that_was_denied_leaves_no_more_to_look_after_than_there_was() {
     let world = world();
     world.open(&of(ROLE)).await.unwrap();
