@@ -161,6 +161,8 @@ impl Leases {
             }
             if held.lease.ends().is_some_and(|end| now >= end) {
                 held.secret = None;
+                // Of no use without its value, should the backend still have it.
+                held.lease.cannot_grow();
             }
         }
         if let Some(ended) = entry.previous.take_if(|held| held.secret.is_none()) {

@@ -68,6 +68,23 @@ async fn a_lease_of_any_length_is_looked_after() {
 }
 
 #[tokio::test]
+async fn what_has_ended_here_is_replaced_and_not_renewed_without_its_value() {
+    let world = world();
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.lose_answers(Call::Renew, true);
+    world.clock.advance(Duration::from_secs(41));
+    world.act().await;
+    // The machine sleeps past the end that it knows of.
+    world.clock.advance(Duration::from_secs(25));
+    world.mint.lose_answers(Call::Renew, false);
+    assert!(world.mint.is_good(0), "the server would renew it");
+    world.act().await;
+    assert_eq!(world.leases.current(&of(ROLE)).map(|held| serial(&held)), Some(1));
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert_eq!(world.good(), Vec::<usize>::new());
+}
+
+#[tokio::test]
 async fn a_renewal_that_was_denied_leaves_no_more_to_look_after_than_there_was() {
     let world = world();
     world.open(&of(ROLE)).await.unwrap();

@@ -237,6 +237,8 @@ impl Life {
                 };
                 assert_eq!(told(next.states()), told(before.1));
                 self.leases = next;
+                // What was denied is not remembered.
+                self.forced += ROLES.len() as u64;
             }
         }
     }
