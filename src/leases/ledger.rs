@@ -212,6 +212,18 @@ impl Ledger {
         self.pages().living.leases.get(id)?.made.accessor.clone()
     }
 
+    /// With which tokens the leases of a backend were made that may live.
+    pub(super) fn accessors_of(&self, backend: &str) -> Vec<String> {
+        let mut pages = self.pages();
+        pages.living.prune(self.clock.now());
+        let leases = pages.living.leases.values().map(|written| &written.made);
+        let of_backend = leases.filter(|made| made.backend == backend);
+        let mut accessors: Vec<String> = of_backend.filter_map(|made| made.accessor.clone()).collect();
+        accessors.sort_unstable();
+        accessors.dedup();
+        accessors
+    }
+
     fn write(&self, line: Line) {
         let mut pages = self.pages();
         let Pages { living, record } = &mut *pages;

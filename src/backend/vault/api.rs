@@ -209,9 +209,9 @@ impl Api {
         self.auth.tend().await;
     }
 
-    /// Gives back the tokens that logins of ours have made; none is made any more.
-    pub(super) async fn close(&self) {
-        self.auth.close().await;
+    /// Gives back the tokens that logins of ours have made, but for those that are `kept`; none is made any more.
+    pub(super) async fn close(&self, kept: &[String]) {
+        self.auth.close(kept).await;
     }
 }
 

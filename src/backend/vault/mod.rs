@@ -164,8 +164,8 @@ impl Backend for Vault {
         self.api.tend().await;
     }
 
-    async fn close(&self) {
-        self.api.close().await;
+    async fn close(&self, kept: &[String]) {
+        self.api.close(kept).await;
     }
 
     async fn hand_over(&self) -> Option<CarriedTokens> {

@@ -45,9 +45,12 @@ impl World {
     }
 
     fn called(&self, name: &str) -> Leases {
+        self.called_with(name, Limits { max_leases: ROLES.len(), ..Limits::default() })
+    }
+
+    fn called_with(&self, name: &str, limits: Limits) -> Leases {
         let source = Source { name: name.into(), backend: self.mint.clone() };
         let cache = SecretCache::new(vec![source], cache::Limits::default(), self.clock.clone());
-        let limits = Limits { max_leases: ROLES.len(), ..Limits::default() };
         let demands = vec![Demand::default()];
         Leases::new(Arc::new(cache), demands, vec![limits], Box::new(|_| Terms::default()))
     }
@@ -204,6 +207,36 @@ async fn a_login_that_was_lost_ends_with_the_last_that_hangs_on_it() {
     assert!(!world.mint.is_alive(ParentId(1)) && world.mint.is_alive(ParentId(2)));
     let again = world.crash(leases).1;
     assert_eq!(again.tokens, 1, "what is gone is not in the ledger any more");
+}
+
+#[tokio::test]
+async fn a_token_is_not_ended_with_the_mount_where_leases_that_are_to_be_kept_hang_on_it() {
+    let world = World::new(true);
+    let keep = Limits { keep_leases: true, ..Limits::default() };
+    let keeper = || {
+        let leases = world.called_with("test", keep);
+        world.open_ledger(&leases);
+        leases
+    };
+    let leases = keeper();
+    open(&leases, 2).await;
+    drop(leases);
+    world.mint.crash();
+    // Of a worker that made nothing.
+    drop(keeper());
+    world.mint.crash();
+    let leases = keeper();
+    open(&leases, 1).await;
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), [0, 1]);
+    let alive = [0, 1, 2].map(|parent| world.mint.is_alive(ParentId(parent)));
+    assert_eq!(alive, [true, false, true], "nothing hung on the second");
+    let kept = |of: u64| format!("accessor-{of}");
+    assert_eq!(leases.tokens_kept(), HashMap::from([(SourceId(0), vec![kept(0), kept(2)])]));
+    // What has ended keeps nothing.
+    world.clock.advance(Duration::from_secs(31));
+    assert_eq!(leases.tokens_kept(), HashMap::from([(SourceId(0), vec![kept(0)])]));
+    assert_eq!(world.worker().0.tokens_kept(), HashMap::new(), "only where they are to be kept");
 }
 
 #[tokio::test]

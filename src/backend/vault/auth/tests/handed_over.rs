@@ -81,7 +81,7 @@ async fn the_next_worker_has_the_same_tokens_and_does_not_log_in() {
     }
     assert!(new.knows("a2") && new.knows("a3") && !new.knows("a1"), "the first is dead");
     assert_eq!(server.count("auth/approle/login"), 3);
-    new.close().await;
+    new.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 2);
 }
 
@@ -108,7 +108,7 @@ async fn a_token_that_a_user_gave_is_handed_over_and_never_given_back() {
     new.take_over(carried(&old.hand_over().await)).await;
     assert_eq!(new.token(Use::Read).await.unwrap().id, token.id);
     assert_eq!(new.accessor(token.id), None);
-    new.close().await;
+    new.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 0);
 }
 
@@ -150,7 +150,7 @@ async fn names_of_tokens_are_noted_when_they_are_had_and_when_they_are_gone() {
     auth.core.is_dead_for_good(&first);
     assert_eq!(noted.take(), ["gone a1"]);
     auth.token(Use::Read).await.unwrap();
-    auth.close().await;
+    auth.close(&[]).await;
     assert_eq!(noted.take(), ["a2", "gone a2"]);
     let later = server.auth(role());
     later.token(Use::Read).await.unwrap();
