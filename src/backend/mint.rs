@@ -80,6 +80,7 @@ struct State {
     /// What is asked for is done, and nobody hears of it.
     mute: [bool; 3],
     delay: Duration,
+    whereabouts: String,
     parent: u64,
     parents: BTreeMap<u64, Parent>,
     /// Parents are logins, and have names.
@@ -122,6 +123,11 @@ impl Mint {
         if let Some(mute) = self.state().mute.get_mut(call as usize) {
             *mute = lost;
         }
+    }
+
+    /// It says that it is there from now on.
+    pub fn moves(&self, to: &str) {
+        to.clone_into(&mut self.state().whereabouts);
     }
 
     /// Every call from now on takes this long.
@@ -352,6 +358,10 @@ impl Backend for Mint {
         let below = state.roles.keys().filter_map(|key| key.strip_prefix(&prefix));
         let listing = Listing::new(below.map(Entry::on_the_way_to).collect());
         if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
+    }
+
+    fn whereabouts(&self) -> String {
+        self.state().whereabouts.clone()
     }
 
     fn knows_token(&self, accessor: &str) -> bool {

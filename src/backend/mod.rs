@@ -221,6 +221,12 @@ pub trait Backend: Send + Sync + 'static {
         std::future::pending().await
     }
 
+    /// Whom it asks, such as an address and a namespace: somewhere else the same name of a lease or a token means nothing. Not
+    /// for anybody to read.
+    fn whereabouts(&self) -> String {
+        String::new()
+    }
+
     /// The side that makes secrets when it is asked for them; `None`: it has none.
     fn issuer(&self) -> Option<&dyn issuer::Issuer> {
         None

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::entry::{Doing, Entry, Failed, Held};
-use super::ledger::Made;
+use super::ledger::{BackendRef, Made};
 use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
@@ -275,10 +275,10 @@ impl Leases {
     /// Writes down what was made.
     fn write_down(&self, of: &SecretRef, issued: &Issued, asked: Moment) {
         let (Some(ledger), Some(id)) = (self.ledger.get(), &issued.lease) else { return };
-        let issuer = self.cache.source(of.source).and_then(|source| source.backend.issuer());
-        let accessor = issuer.and_then(|issuer| issuer.accessor(issued.parent?));
+        let Some(source) = self.cache.source(of.source) else { return };
+        let accessor = source.backend.issuer().and_then(|issuer| issuer.accessor(issued.parent?));
         ledger.made(Made {
-            backend: self.name(of).to_owned(),
+            backend: BackendRef::of(source),
             path: of.path.clone(),
             demand: of.demand,
             id: id.clone(),

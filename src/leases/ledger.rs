@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::backend::issuer::LeaseId;
 use crate::backend::tokens::NoteTokens;
-use crate::cache::DemandId;
+use crate::cache::{DemandId, Source};
 use crate::clock::{Clock, Moment};
 use crate::path::BackendPath;
 use crate::record::{self, Entry, Opening, Record};
@@ -17,7 +18,23 @@ use crate::record::{self, Entry, Opening, Record};
 /// What was made under another configuration is given back all the same, so the ledger is never refused for that.
 const EVERY_CONFIGURATION: [u8; 32] = *b"every configuration of the mount";
 
-/// One line of the ledger. Backends are called by their names: numbers are those of one configuration.
+/// Of which backend something is. It is called by its name, as numbers are those of one configuration; and what it asks is known by
+/// a hash, as the configuration may give the name to another server, which would say of what it never had that it is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct BackendRef {
+    pub(super) name: String,
+    whereabouts: [u8; 8],
+}
+
+impl BackendRef {
+    pub(super) fn of(source: &Source) -> Self {
+        let hash: [u8; 32] = Sha256::digest(source.backend.whereabouts()).into();
+        let whereabouts = hash.first_chunk().copied().unwrap_or_default();
+        Self { name: source.name.clone(), whereabouts }
+    }
+}
+
+/// One line of the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LedgerEntry(Line);
 
@@ -26,20 +43,20 @@ enum Line {
     Made(Made),
     Renewed { id: LeaseId, until: Option<Moment> },
     Gone { id: LeaseId },
-    Token { backend: String, accessor: String, until: Option<Moment> },
-    TokenGone { backend: String, accessor: String },
+    Token { backend: BackendRef, accessor: String, until: Option<Moment> },
+    TokenGone { backend: BackendRef, accessor: String },
     Unwanted { id: LeaseId },
 }
 
 impl Entry for LedgerEntry {
     const OF: [u8; 8] = *b"leases\0\0";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 }
 
 /// A lease that was made, and may live.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Made {
-    pub(super) backend: String,
+    pub(super) backend: BackendRef,
     pub(super) path: BackendPath,
     pub(super) demand: DemandId,
     pub(super) id: LeaseId,
@@ -52,7 +69,7 @@ pub(super) struct Made {
 /// A token that a login of ours made, and that may live.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
-    pub(super) backend: String,
+    pub(super) backend: BackendRef,
     pub(super) accessor: String,
     pub(super) until: Option<Moment>,
 }
@@ -71,7 +88,7 @@ pub(super) struct Written {
 #[derive(Default)]
 pub(super) struct Living {
     leases: HashMap<LeaseId, Written>,
-    tokens: BTreeMap<(String, String), Option<Moment>>,
+    tokens: BTreeMap<(BackendRef, String), Option<Moment>>,
     made: u64,
 }
 
@@ -203,8 +220,8 @@ impl Ledger {
         self.write(Line::Gone { id: id.clone() });
     }
 
-    pub(super) fn token_gone(&self, backend: &str, accessor: &str) {
-        self.write(Line::TokenGone { backend: backend.to_owned(), accessor: accessor.to_owned() });
+    pub(super) fn token_gone(&self, backend: &BackendRef, accessor: &str) {
+        self.write(Line::TokenGone { backend: backend.clone(), accessor: accessor.to_owned() });
     }
 
     /// With which token a lease was made.
@@ -213,11 +230,11 @@ impl Ledger {
     }
 
     /// With which tokens the leases of a backend were made that may live.
-    pub(super) fn accessors_of(&self, backend: &str) -> Vec<String> {
+    pub(super) fn accessors_of(&self, backend: &BackendRef) -> Vec<String> {
         let mut pages = self.pages();
         pages.living.prune(self.clock.now());
         let leases = pages.living.leases.values().map(|written| &written.made);
-        let of_backend = leases.filter(|made| made.backend == backend);
+        let of_backend = leases.filter(|made| made.backend == *backend);
         let mut accessors: Vec<String> = of_backend.filter_map(|made| made.accessor.clone()).collect();
         accessors.sort_unstable();
         accessors.dedup();
@@ -243,7 +260,7 @@ impl Ledger {
 /// Where one backend notes its tokens.
 pub(super) struct OfBackend {
     pub(super) ledger: Arc<Ledger>,
-    pub(super) backend: String,
+    pub(super) backend: BackendRef,
 }
 
 impl NoteTokens for OfBackend {

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Leases;
-use super::ledger::{Ledger, LedgerEntry, OfBackend, Written};
+use super::ledger::{BackendRef, Ledger, LedgerEntry, OfBackend, Written};
 use crate::backend::Error;
 use crate::backend::issuer::LeaseId;
 use crate::cache::{Priority, SecretRef, SourceId};
@@ -30,7 +30,7 @@ pub struct Orphans {
     pub given_back: usize,
     /// Tokens of logins.
     pub tokens: usize,
-    /// Leases and tokens of backends that the configuration does not have any more.
+    /// Leases and tokens of backends that the configuration does not have any more, or that ask another server by now.
     pub of_nobody: usize,
 }
 
@@ -107,9 +107,9 @@ impl Leases {
         let (ledger, living) = Ledger::open(opening, clock);
         let ledger = Arc::new(ledger);
         let issuers = (0..).map(SourceId::new).map_while(|id| Some((id, self.cache.source(id)?)));
-        let issuers: HashMap<&str, SourceId> = issuers
+        let issuers: HashMap<BackendRef, SourceId> = issuers
             .filter(|(_, source)| source.backend.issuer().is_some())
-            .map(|(id, source)| (source.name.as_str(), id))
+            .map(|(id, source)| (BackendRef::of(source), id))
             .collect();
         let mut found = Orphans::default();
         let mut book = self.book();
@@ -126,7 +126,7 @@ impl Leases {
             if known.contains(&made.id) {
                 continue;
             }
-            let Some(source) = issuers.get(made.backend.as_str()) else {
+            let Some(source) = issuers.get(&made.backend) else {
                 found.of_nobody += 1;
                 continue;
             };
@@ -141,7 +141,7 @@ impl Leases {
         }
         ledger.unwanted(&older);
         for token in living.tokens() {
-            let Some(source) = issuers.get(token.backend.as_str()) else {
+            let Some(source) = issuers.get(&token.backend) else {
                 found.of_nobody += 1;
                 continue;
             };
@@ -164,7 +164,7 @@ impl Leases {
         drop(book);
         for (backend, source) in issuers {
             if let Some(source) = self.cache.source(source) {
-                let (ledger, backend) = (ledger.clone(), backend.to_owned());
+                let ledger = ledger.clone();
                 source.backend.note_tokens(Arc::new(OfBackend { ledger, backend }));
             }
         }
@@ -193,8 +193,8 @@ impl Leases {
             }
             Err(_) => false,
         };
-        if is_over && let Some(ledger) = self.ledger.get() {
-            ledger.token_gone(self.name(of), accessor);
+        if is_over && let (Some(ledger), Some(source)) = (self.ledger.get(), self.cache.source(of.source)) {
+            ledger.token_gone(&BackendRef::of(source), accessor);
         }
         let mut book = self.book();
         book.tokens.tried(accessor, is_over, self.cache.clock().now());
@@ -222,7 +222,8 @@ impl Orphans {
         }
         if of_nobody > 0 {
             tracing::error!(
-                "{of_nobody} leases and tokens are of backends that the configuration has no more: they live to their ends"
+                "{of_nobody} leases and tokens are of backends that the configuration has no more, or that have another address or \
+                 namespace by now: they live to their ends"
             );
         }
     }

@@ -9,6 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use super::Leases;
 use super::entry::{Doing, Held};
+use super::ledger::BackendRef;
 use crate::backend::Error;
 use crate::backend::issuer::LeaseId;
 use crate::cache::{Priority, SecretRef, SourceId};
@@ -140,7 +141,7 @@ impl Leases {
         let Some(ledger) = self.ledger.get() else { return HashMap::new() };
         let sources = (0..).map(SourceId::new).map_while(|id| Some((id, self.cache.source(id)?)));
         let keepers = sources.filter(|(id, _)| self.limits(*id).keep_leases);
-        keepers.map(|(id, source)| (id, ledger.accessors_of(&source.name))).collect()
+        keepers.map(|(id, source)| (id, ledger.accessors_of(&BackendRef::of(source)))).collect()
     }
 
     /// Takes what was held of a secret and of its predecessor out of the book.

@@ -156,6 +156,10 @@ impl Backend for Vault {
         .await
     }
 
+    fn whereabouts(&self) -> String {
+        self.api.whereabouts()
+    }
+
     fn issuer(&self) -> Option<&dyn Issuer> {
         Some(self)
     }

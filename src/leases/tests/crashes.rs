@@ -336,6 +336,32 @@ async fn what_other_settings_made_is_given_back_where_the_backend_is_there_by_it
 }
 
 #[tokio::test]
+async fn another_server_by_the_same_name_is_not_told_to_end_what_it_never_made() {
+    let world = World::new(true);
+    world.mint.moves("https://one.example team");
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    drop(leases);
+    world.mint.crash();
+    world.mint.moves("https://one.example other");
+    let asked = world.mint.counts();
+    let (other, orphans) = world.worker();
+    assert_eq!(orphans, Orphans { of_nobody: 2, ..Orphans::default() });
+    act(&other).await;
+    assert_eq!(run(&other, other.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!((world.alive(), world.mint.counts()), (vec![0], asked));
+    drop(other);
+    world.mint.crash();
+    // Nothing of it was forgotten: there it is found again.
+    world.mint.moves("https://one.example team");
+    let (leases, orphans) = world.worker();
+    assert_eq!(orphans, Orphans { kept: 1, tokens: 1, of_nobody: 1, ..Orphans::default() });
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+    assert!(!world.mint.is_alive(ParentId(0)));
+}
+
+#[tokio::test]
 async fn the_ledger_holds_no_value_and_what_ended_goes_out_of_it() {
     let world = World::new(false);
     let leases = world.worker().0;
