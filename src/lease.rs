@@ -11,6 +11,8 @@ use crate::clock::Moment;
 pub const FLOOR: Duration = Duration::from_secs(1);
 /// The longest pause after a failure, unless the overlap asks for a shorter one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// No lease is believed to be longer: with whatever number a server grants, arithmetic stays within its bounds.
+const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 86400);
 /// What follows by itself, at its end, is followed up while it was used within this many lives.
 const IN_USE: u32 = 3;
 
@@ -23,6 +25,12 @@ pub struct Grant {
     pub renewable: bool,
     /// When its successor is to be had.
     pub succession: Succession,
+}
+
+impl Grant {
+    fn within_bounds(self) -> Self {
+        Self { life: self.life.map(|life| life.min(LONGEST_LIFE)), ..self }
+    }
 }
 
 /// When a successor can be had.
@@ -91,7 +99,7 @@ pub struct Lease {
 impl Lease {
     /// A lease that the backend was asked for at `asked`. `first`: it has no predecessor.
     pub fn new(asked: Moment, grant: Grant, first: bool, chance: f64) -> Self {
-        let chance = part(chance);
+        let (chance, grant) = (part(chance), grant.within_bounds());
         let mut lease = Self {
             made: asked,
             granted: asked,
@@ -114,7 +122,7 @@ impl Lease {
 
     /// The backend, asked at `asked`, has renewed it. What it grants now is what counts, be it less than before.
     pub fn renewed(&mut self, asked: Moment, grant: Grant, chance: f64) {
-        let chance = part(chance);
+        let (chance, grant) = (part(chance), grant.within_bounds());
         let before = self.ends;
         self.granted = asked;
         self.failures = 0;

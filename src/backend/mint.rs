@@ -77,7 +77,10 @@ struct State {
     revocations: u64,
     asked: u64,
     failing: [Option<Error>; 3],
+    /// What is asked for is done, and nobody hears of it.
+    mute: [bool; 3],
     delay: Duration,
+    whereabouts: String,
     parent: u64,
     parents: BTreeMap<u64, Parent>,
     /// Parents are logins, and have names.
@@ -113,6 +116,18 @@ impl Mint {
         if let Some(failing) = self.state().failing.get_mut(call as usize) {
             *failing = error;
         }
+    }
+
+    /// Every such call is done from now on, and its answer is lost; or not any more.
+    pub fn lose_answers(&self, call: Call, lost: bool) {
+        if let Some(mute) = self.state().mute.get_mut(call as usize) {
+            *mute = lost;
+        }
+    }
+
+    /// It says that it is there from now on.
+    pub fn moves(&self, to: &str) {
+        to.clone_into(&mut self.state().whereabouts);
     }
 
     /// Every call from now on takes this long.
@@ -212,10 +227,14 @@ impl Mint {
         let now = self.clock.now();
         let mut state = self.state();
         state.asked += 1;
-        match state.failing.get(call as usize).cloned().flatten() {
-            Some(error) => Err(error),
-            None => give(&mut state, now),
+        if let Some(error) = state.failing.get(call as usize).cloned().flatten() {
+            return Err(error);
         }
+        let given = give(&mut state, now)?;
+        if state.mute.get(call as usize) == Some(&true) {
+            return Err(Error::TimedOut(Duration::from_secs(5)));
+        }
+        Ok(given)
     }
 }
 
@@ -339,6 +358,10 @@ impl Backend for Mint {
         let below = state.roles.keys().filter_map(|key| key.strip_prefix(&prefix));
         let listing = Listing::new(below.map(Entry::on_the_way_to).collect());
         if listing.entries().is_empty() && !path.is_root() { Err(Error::NotFound) } else { Ok(listing) }
+    }
+
+    fn whereabouts(&self) -> String {
+        self.state().whereabouts.clone()
     }
 
     fn knows_token(&self, accessor: &str) -> bool {

@@ -221,6 +221,12 @@ pub trait Backend: Send + Sync + 'static {
         std::future::pending().await
     }
 
+    /// Whom it asks, such as an address and a namespace: somewhere else the same name of a lease or a token means nothing. Not
+    /// for anybody to read.
+    fn whereabouts(&self) -> String {
+        String::new()
+    }
+
     /// The side that makes secrets when it is asked for them; `None`: it has none.
     fn issuer(&self) -> Option<&dyn issuer::Issuer> {
         None
@@ -231,9 +237,10 @@ pub trait Backend: Send + Sync + 'static {
         std::future::pending().await
     }
 
-    /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Bounds
-    /// its own time; what goes wrong is logged.
-    async fn close(&self) {}
+    /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Not those
+    /// that the server calls as `kept` says: what is to outlive the mount ends with them. Bounds its own time; what goes wrong is
+    /// logged.
+    async fn close(&self, _kept: &[String]) {}
 
     /// The next worker takes over: nothing is had for the mount from now on (no login), and what was had goes there; `None`: this
     /// backend has nothing. What is on its way is waited for.

@@ -31,6 +31,8 @@ pub(super) struct CarriedToken {
     pub(super) ours: bool,
     pub(super) accessor: Option<String>,
     pub(super) lease: Option<Lease>,
+    /// Until when it may live, where a renewal had no answer.
+    pub(super) may_last: Option<Moment>,
     pub(super) asked: bool,
     pub(super) looks: bool,
     pub(super) uses: Option<u32>,

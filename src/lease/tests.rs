@@ -1,5 +1,6 @@
 //! Owns the promises of the decision: never used past its end, never asked about too often, a successor in time.
 //! Does not know a backend.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 
@@ -103,6 +104,40 @@ proptest! {
         }
         prop_assert!(step.at < parent);
     }
+
+    /// The loop that asks would end with it.
+    #[test]
+    fn no_number_of_a_server_and_no_time_ends_who_decides(
+        lives in prop::collection::vec(prop::option::of(any_seconds()), 1..4), now in any_seconds(), renewable: bool,
+        first: bool, chance in 0.0..=1.0_f64, overlap in prop::option::of(any_seconds()),
+        idle in prop::option::of(any_seconds()), at_end: bool,
+    ) {
+        let succession = if at_end { Succession::AtEnd } else { Succession::Ahead };
+        let grants = lives.iter().map(|life| Grant { life: life.map(seconds), renewable, succession });
+        let terms = Terms { overlap: overlap.map(seconds), idle_revoke: idle.map(seconds) };
+        let mut lease: Option<Lease> = None;
+        for grant in grants {
+            let now = BEGIN.plus(seconds(now));
+            match &mut lease {
+                Some(lease) => lease.renewed(now, grant, chance),
+                None => lease = Some(Lease::new(BEGIN, grant, first, chance)),
+            }
+            let lease = lease.as_mut().unwrap();
+            prop_assert!(lease.life().is_none_or(|life| life.checked_mul(100).is_some()));
+            for parent in [None, Some(BEGIN), Some(now), Some(Moment::END)] {
+                lease.next(&terms, parent, BEGIN, now);
+                lease.next(&terms, parent, now, BEGIN);
+            }
+            lease.renewal_until(&terms, now);
+            lease.failed(&terms, now, chance);
+            lease.next(&terms, None, now, now);
+        }
+    }
+}
+
+/// Of every size, and the largest.
+fn any_seconds() -> impl Strategy<Value = u64> {
+    prop_oneof![any::<u64>(), Just(u64::MAX), (0..64_u32).prop_map(|bits| u64::MAX >> bits), 0..100_u64]
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::entry::{Doing, Entry, Failed, Held};
-use super::ledger::Made;
+use super::ledger::{BackendRef, Made};
 use super::left::LeftBehind;
 use super::{Book, Leases};
 use crate::backend::Error;
@@ -13,15 +13,13 @@ use crate::backend::issuer::{Issued, LeaseId, Parent};
 use crate::cache::{Changed, Priority, SecretRef, chance, is_about_one_thing};
 use crate::clock::Moment;
 use crate::freshness;
-use crate::lease::{Action, FLOOR, Grant, Lease};
+use crate::lease::{Action, FLOOR, Lease};
 use crate::secret::Version;
 
 /// The longest pause between tries to make what there is none of.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What could not be made, and what nobody has asked for since, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// Renewing is given up after this: it is tried again, and nobody waits for it.
-const LONGEST_RENEWAL: Duration = Duration::from_secs(5);
 
 /// Something that is to be done about one lease.
 #[derive(Debug)]
@@ -39,6 +37,8 @@ enum Task {
         id: LeaseId,
         /// It is given up then: its successor is due.
         until: Moment,
+        /// What it may be granted for.
+        life: Option<Duration>,
     },
     Revoke(LeaseId),
     /// What is not shown any more.
@@ -124,16 +124,13 @@ impl Leases {
         let of = errand.of;
         match errand.task {
             Task::Make { asker } => self.make(&of, asker).await,
-            Task::Renew { id, until } => self.renew(&of, &id, until).await,
+            Task::Renew { id, until, life } => self.renew(&of, &id, until, life).await,
             Task::Revoke(id) => {
                 let outcome = self.give_back(&of, &id, Priority::Lease).await;
-                self.take_note(&of, |_, entry, _| {
-                    entry.doing = Doing::Nothing;
-                    match outcome {
-                        // An open may have come between: what it waits for is made anew.
-                        Ok(()) => entry.current = None,
-                        Err(_) => self.note_failure(&of, entry),
-                    }
+                self.take_note_of(&of, &id, |entry| match outcome {
+                    // An open may have come between: what it waits for is made anew.
+                    Ok(()) => entry.current = None,
+                    Err(_) => self.note_failure(&of, entry),
                 });
             }
             Task::EndToken(accessor) => self.end_token(&of, &accessor, Priority::Lease).await,
@@ -164,6 +161,8 @@ impl Leases {
             }
             if held.lease.ends().is_some_and(|end| now >= end) {
                 held.secret = None;
+                // Of no use without its value, should the backend still have it.
+                held.lease.cannot_grow();
             }
         }
         if let Some(ended) = entry.previous.take_if(|held| held.secret.is_none()) {
@@ -199,7 +198,7 @@ impl Leases {
         match (step.action, &held.id) {
             (Action::Renew, Some(id)) => {
                 let until = held.lease.renewal_until(&(self.terms)(of), now);
-                due(Task::Renew { id: id.clone(), until })
+                due(Task::Renew { id: id.clone(), until, life: held.lease.life() })
             }
             (Action::Revoke, Some(id)) => due(Task::Revoke(id.clone())),
             (Action::Renew | Action::Replace, _) => due(Task::Make { asker: Priority::Lease }),
@@ -219,7 +218,7 @@ impl Leases {
         };
         let made = self.cache.ask(of.source, asker, asking).await;
         let counters = self.cache.counters();
-        let mut changed = None;
+        let (mut changed, mut outlived) = (None, vec![]);
         match made {
             Ok(issued) => {
                 // Before anybody is given it.
@@ -235,12 +234,13 @@ impl Leases {
                     let version = held.secret.as_ref().map(|secret| secret.version.clone());
                     if let Some(before) = entry.current.replace(held) {
                         changed = Some(Changed { of: of.clone(), version });
-                        left.outlived(of, self.cache.clock().now());
+                        outlived = left.outlived(of, self.cache.clock().now());
                         if let Some(older) = entry.previous.replace(before) {
                             left.keep(of, older, None);
                         }
                     }
                 });
+                self.write_unwanted(&outlived);
                 let what = if changed.is_some() { "a lease is replaced" } else { "a lease is made" };
                 tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
             }
@@ -272,76 +272,26 @@ impl Leases {
         }
     }
 
-    async fn renew(&self, of: &SecretRef, id: &LeaseId, until: Moment) {
-        let mut asked = (self.cache.clock().now(), SystemTime::now());
-        let asking = async |backend: Arc<dyn crate::backend::Backend>| {
-            asked = (self.cache.clock().now(), SystemTime::now());
-            let Some(issuer) = backend.issuer() else { return Err(Error::NotFound) };
-            let limit = until.since(asked.0).clamp(FLOOR, LONGEST_RENEWAL);
-            tokio::time::timeout(limit, issuer.renew(id)).await.unwrap_or(Err(Error::TimedOut(limit)))
-        };
-        let renewed: Result<Grant, Error> = self.cache.ask(of.source, Priority::Lease, asking).await;
-        let counters = self.cache.counters();
-        match &renewed {
-            Ok(grant) => {
-                if let Some(ledger) = self.ledger.get() {
-                    ledger.renewed(id, grant.life.map(|life| asked.0.plus(life)));
-                }
-                counters.leases_renewed.count();
-            }
-            Err(error) => {
-                counters.leases_failed.count();
-                tracing::warn!(backend = %self.name(of), path = %of.path, "a lease is not renewed: {error}");
-            }
-        }
-        let mut last = false;
-        self.take_note(of, |_, entry, _| {
-            entry.doing = Doing::Nothing;
-            // It may have been replaced meanwhile by who asked for that.
-            let Some(held) = entry.current.as_mut().filter(|held| held.id.as_ref() == Some(id)) else {
-                return;
-            };
-            match renewed {
-                Ok(grant) => {
-                    held.lease.renewed(asked.0, grant, chance());
-                    last = !held.lease.grows();
-                    held.granted = asked;
-                    held.until = grant.life.map(|life| asked.0.plus(life));
-                }
-                Err(Error::NotFound) => {
-                    held.lease.died(self.cache.clock().now());
-                    held.secret = None;
-                }
-                Err(error) => {
-                    if error.is_answer() {
-                        held.lease.cannot_grow();
-                    }
-                    // One that got no answer has waited already.
-                    let now = self.cache.clock().now();
-                    let from = if matches!(error, Error::TimedOut(_)) { asked.0 } else { now };
-                    held.lease.failed(&(self.terms)(of), from, chance());
-                }
-            }
-        });
-        if last {
-            let what = "a lease is renewed no more: it does not get longer, and is replaced before its end";
-            tracing::info!(backend = %self.name(of), path = %of.path, "{what}");
-        }
-    }
-
     /// Writes down what was made.
     fn write_down(&self, of: &SecretRef, issued: &Issued, asked: Moment) {
         let (Some(ledger), Some(id)) = (self.ledger.get(), &issued.lease) else { return };
-        let issuer = self.cache.source(of.source).and_then(|source| source.backend.issuer());
-        let accessor = issuer.and_then(|issuer| issuer.accessor(issued.parent?));
+        let Some(source) = self.cache.source(of.source) else { return };
+        let accessor = source.backend.issuer().and_then(|issuer| issuer.accessor(issued.parent?));
         ledger.made(Made {
-            backend: self.name(of).to_owned(),
+            backend: BackendRef::of(source),
             path: of.path.clone(),
             demand: of.demand,
             id: id.clone(),
             until: issued.grant.life.map(|life| asked.plus(life)),
             accessor,
         });
+    }
+
+    /// Writes down that these should be gone, so that a crash does not make anybody keep them.
+    pub(super) fn write_unwanted(&self, ids: &[LeaseId]) {
+        if let Some(ledger) = self.ledger.get() {
+            ledger.unwanted(ids);
+        }
     }
 
     /// Whether a lease that is kept for those who use it was made with this token.
@@ -390,6 +340,17 @@ impl Leases {
             }
         }
         self.earlier.notify_one();
+    }
+
+    /// What came of an errand about a lease that is held. It does nothing where that was taken out of the book meanwhile: what is
+    /// held by then is another one, and what is being done about that is none of this errand's business.
+    pub(super) fn take_note_of(&self, of: &SecretRef, id: &LeaseId, note: impl FnOnce(&mut Entry)) {
+        self.take_note(of, |_, entry, _| {
+            if entry.current.as_ref().is_some_and(|held| held.id.as_ref() == Some(id)) {
+                entry.doing = Doing::Nothing;
+                note(entry);
+            }
+        });
     }
 
     /// The load that keeping the leases of a backend is, as `freshness::load` counts it: each is renewed after two thirds of

@@ -25,7 +25,7 @@ pub(super) struct Held {
     /// When it was asked for, and when it was made or renewed the last time.
     pub(super) made: SystemTime,
     pub(super) granted: (Moment, SystemTime),
-    /// Its end as it was granted, whatever else is known of it.
+    /// The latest end that it may have, whatever else is known of it: as granted, or as a renewal without an answer may have granted.
     pub(super) until: Option<Moment>,
     /// None once it has ended.
     pub(super) secret: Option<Arc<Secret>>,

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 struct Left {
     of: SecretRef,
     id: LeaseId,
-    /// Its end, as the backend granted it; none: it has none.
+    /// The latest end that it may have; none: it has none.
     until: Option<Moment>,
     /// When to try again to give it back; none: not before the end of the mount.
     again: Option<Moment>,
@@ -87,6 +87,11 @@ impl LeftBehind {
         }
     }
 
+    /// The end of one.
+    pub(super) fn until(&mut self, id: &LeaseId) -> Option<&mut Option<Moment>> {
+        self.0.iter_mut().find(|left| left.id == *id).map(|left| &mut left.until)
+    }
+
     /// Of which secrets the leases are that may live at `now`: one for each lease.
     pub(super) fn alive(&self, now: Moment) -> impl Iterator<Item = &SecretRef> {
         self.0.iter().filter(move |left| left.is_alive(now)).map(|left| &left.of)
@@ -147,11 +152,14 @@ impl LeftBehind {
         self.0.push(Left { of, id, until, again, failures, trying, orphan });
     }
 
-    /// What followed a lease of a worker that crashed is replaced: the lease should be gone.
-    pub(super) fn outlived(&mut self, of: &SecretRef, now: Moment) {
-        for left in self.0.iter_mut().filter(|left| left.orphan && left.of == *of && left.again.is_none()) {
+    /// What followed leases of a worker that crashed is replaced: those should be gone. Which they are.
+    pub(super) fn outlived(&mut self, of: &SecretRef, now: Moment) -> Vec<LeaseId> {
+        let outlived = self.0.iter_mut().filter(|left| left.orphan && left.of == *of && left.again.is_none());
+        let ids = outlived.map(|left| {
             left.again = Some(now);
-        }
+            left.id.clone()
+        });
+        ids.collect()
     }
 
     /// Whether there is one of a worker that crashed which should be gone, and nobody has tried that yet to the end.

@@ -10,6 +10,7 @@ mod hand_over;
 mod ledger;
 mod left;
 mod orphans;
+mod renew;
 mod revoke;
 mod state;
 

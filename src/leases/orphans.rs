@@ -2,14 +2,14 @@
 //! Does not know how they are given back, or how they were written down.
 //!
 //! Programs may still use what they read before the crash, so the newest lease of each secret is kept until what follows it is
-//! replaced as well, as a predecessor is. Older ones are given back at once, and before another one is made: however often a worker
-//! crashes, there is one lease for each secret beside the one in use.
+//! replaced as well, as a predecessor is. Older ones, and those that somebody has revoked, are given back at once, and before another one
+//! is made: however often a worker crashes, there is one lease for each secret beside the one in use.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Leases;
-use super::ledger::{Ledger, LedgerEntry, OfBackend};
+use super::ledger::{BackendRef, Ledger, LedgerEntry, OfBackend, Written};
 use crate::backend::Error;
 use crate::backend::issuer::LeaseId;
 use crate::cache::{Priority, SecretRef, SourceId};
@@ -26,11 +26,11 @@ const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
 pub struct Orphans {
     /// Leases that are kept for those who use them still.
     pub kept: usize,
-    /// Leases that are given back at once.
+    /// Leases that are given back at once: older ones, and those that somebody has revoked.
     pub given_back: usize,
     /// Tokens of logins.
     pub tokens: usize,
-    /// Leases and tokens of backends that the configuration does not have any more.
+    /// Leases and tokens of backends that the configuration does not have any more, or that ask another server by now.
     pub of_nobody: usize,
 }
 
@@ -107,9 +107,9 @@ impl Leases {
         let (ledger, living) = Ledger::open(opening, clock);
         let ledger = Arc::new(ledger);
         let issuers = (0..).map(SourceId::new).map_while(|id| Some((id, self.cache.source(id)?)));
-        let issuers: HashMap<&str, SourceId> = issuers
+        let issuers: HashMap<BackendRef, SourceId> = issuers
             .filter(|(_, source)| source.backend.issuer().is_some())
-            .map(|(id, source)| (source.name.as_str(), id))
+            .map(|(id, source)| (BackendRef::of(source), id))
             .collect();
         let mut found = Orphans::default();
         let mut book = self.book();
@@ -121,18 +121,27 @@ impl Leases {
             .map(|(of, _)| of.clone())
             .collect();
         followed.extend(book.left.orphans().cloned());
-        for made in living.leases().into_iter().rev().filter(|made| !known.contains(&made.id)) {
-            let Some(source) = issuers.get(made.backend.as_str()) else {
+        let mut older = Vec::new();
+        for Written { made, is_unwanted, .. } in living.leases().into_iter().rev() {
+            if known.contains(&made.id) {
+                continue;
+            }
+            let Some(source) = issuers.get(&made.backend) else {
                 found.of_nobody += 1;
                 continue;
             };
             let of = SecretRef { demand: made.demand, ..SecretRef::current(*source, made.path) };
-            let is_newest = followed.insert(of.clone());
-            book.left.adopt(of, made.id, made.until, (!is_newest).then_some(now));
-            if is_newest { found.kept += 1 } else { found.given_back += 1 }
+            // What should be gone is the newest of nothing.
+            let is_kept = !is_unwanted && followed.insert(of.clone());
+            if !is_kept {
+                older.push(made.id.clone());
+            }
+            book.left.adopt(of, made.id, made.until, (!is_kept).then_some(now));
+            if is_kept { found.kept += 1 } else { found.given_back += 1 }
         }
+        ledger.unwanted(&older);
         for token in living.tokens() {
-            let Some(source) = issuers.get(token.backend.as_str()) else {
+            let Some(source) = issuers.get(&token.backend) else {
                 found.of_nobody += 1;
                 continue;
             };
@@ -155,7 +164,7 @@ impl Leases {
         drop(book);
         for (backend, source) in issuers {
             if let Some(source) = self.cache.source(source) {
-                let (ledger, backend) = (ledger.clone(), backend.to_owned());
+                let ledger = ledger.clone();
                 source.backend.note_tokens(Arc::new(OfBackend { ledger, backend }));
             }
         }
@@ -184,8 +193,8 @@ impl Leases {
             }
             Err(_) => false,
         };
-        if is_over && let Some(ledger) = self.ledger.get() {
-            ledger.token_gone(self.name(of), accessor);
+        if is_over && let (Some(ledger), Some(source)) = (self.ledger.get(), self.cache.source(of.source)) {
+            ledger.token_gone(&BackendRef::of(source), accessor);
         }
         let mut book = self.book();
         book.tokens.tried(accessor, is_over, self.cache.clock().now());
@@ -207,13 +216,14 @@ impl Orphans {
         let Self { kept, given_back, tokens, of_nobody } = *self;
         if kept + given_back + tokens > 0 {
             tracing::warn!(
-                "a worker has crashed before: {kept} of its leases are kept for those who use them, {given_back} older ones are \
+                "a worker has crashed before: {kept} of its leases are kept for those who use them, {given_back} older or revoked ones are \
                  given back, {tokens} tokens of its logins are revoked when nothing hangs on them"
             );
         }
         if of_nobody > 0 {
             tracing::error!(
-                "{of_nobody} leases and tokens are of backends that the configuration has no more: they live to their ends"
+                "{of_nobody} leases and tokens are of backends that the configuration has no more, or that have another address or \
+                 namespace by now: they live to their ends"
             );
         }
     }

@@ -1,6 +1,7 @@
 //! Owns giving leases back before their end: one that somebody names, and all at the end of a mount.
 //! Does not know why they are given back.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -8,9 +9,10 @@ use futures_util::{StreamExt, stream};
 
 use super::Leases;
 use super::entry::{Doing, Held};
+use super::ledger::BackendRef;
 use crate::backend::Error;
 use crate::backend::issuer::LeaseId;
-use crate::cache::{Priority, SecretRef};
+use crate::cache::{Priority, SecretRef, SourceId};
 
 /// Leases given back at once.
 const TOGETHER: usize = 16;
@@ -61,6 +63,8 @@ impl Leases {
         if ids.is_empty() {
             return Ok(was_held.then_some(Revoked { leases: 0, only_forgotten: true }));
         }
+        // Before it is asked for: it was ordered, and stays so if this worker ends here.
+        self.write_unwanted(&ids);
         let each = ids.iter().map(async |id| {
             let outcome = self.give_back(of, id, Priority::Operator).await;
             self.book().left.tried(id, outcome.is_ok(), self.cache.clock().now());
@@ -108,8 +112,16 @@ impl Leases {
         });
         let mut left: Vec<NotRevoked> =
             outcomes.buffer_unordered(TOGETHER).filter_map(std::future::ready).collect().await;
-        let lost = self.book().tokens.take();
-        let tokens = lost.iter().map(async |(of, accessor)| {
+        let (lost, kept) = (self.book().tokens.take(), self.tokens_kept());
+        let ends_here = |(of, accessor): &&(SecretRef, String)| {
+            let is_kept = kept.get(&of.source).is_some_and(|kept| kept.contains(accessor));
+            if is_kept {
+                let what = "the token of a worker that crashed lives to its end, as leases that are kept end with it";
+                tracing::info!(backend = %self.name(of), "{what}");
+            }
+            !is_kept
+        };
+        let tokens = lost.iter().filter(ends_here).map(async |(of, accessor)| {
             let left = deadline.since(self.cache.clock().now());
             let ending = self.end_token(of, accessor, Priority::Operator);
             if tokio::time::timeout(left, ending).await.is_err() {
@@ -122,6 +134,14 @@ impl Leases {
         let on_its_way = book.entries.iter().filter(|(_, entry)| entry.doing == Doing::Making);
         left.extend(on_its_way.map(|(of, _)| NotRevoked { of: of.clone(), error: Error::TimedOut(limit) }));
         left
+    }
+
+    /// The server's names for the tokens that leases hang on which are to outlive the mount, by backend.
+    pub fn tokens_kept(&self) -> HashMap<SourceId, Vec<String>> {
+        let Some(ledger) = self.ledger.get() else { return HashMap::new() };
+        let sources = (0..).map(SourceId::new).map_while(|id| Some((id, self.cache.source(id)?)));
+        let keepers = sources.filter(|(id, _)| self.limits(*id).keep_leases);
+        keepers.map(|(id, source)| (id, ledger.accessors_of(&BackendRef::of(source)))).collect()
     }
 
     /// Takes what was held of a secret and of its predecessor out of the book.

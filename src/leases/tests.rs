@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod crashes;
+mod late;
 mod model;
 mod regressions;
 mod slow;

@@ -160,6 +160,11 @@ impl Api {
         self.auth.wire().namespace.as_deref()
     }
 
+    /// The server and the namespace. No namespace has a space in it.
+    pub(super) fn whereabouts(&self) -> String {
+        format!("{} {}", self.auth.wire().transport.address(), self.namespace().unwrap_or_default())
+    }
+
     /// The body of a 2xx answer; everything else is an error.
     pub(super) async fn call(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Error> {
         Ok(self.call_with(call, Use::Read).await?.0)
@@ -209,9 +214,9 @@ impl Api {
         self.auth.tend().await;
     }
 
-    /// Gives back the tokens that logins of ours have made; none is made any more.
-    pub(super) async fn close(&self) {
-        self.auth.close().await;
+    /// Gives back the tokens that logins of ours have made, but for those that are `kept`; none is made any more.
+    pub(super) async fn close(&self, kept: &[String]) {
+        self.auth.close(kept).await;
     }
 }
 
@@ -396,6 +401,28 @@ mod tests {
     fn a_name_too_long_to_go_on_from_is_an_error_and_no_request() {
         let error = Call::list_page(["secret"], Some(&"x".repeat(MAX_PATH)), 1000).err().unwrap();
         assert!(matches!(error, Error::Malformed(_)), "{error:?}");
+    }
+
+    #[test]
+    fn another_address_or_namespace_is_somewhere_else_and_the_same_in_other_words_is_not() {
+        let at = |address: &str, namespace: Option<&str>| {
+            let (address, namespace) = (address.to_owned(), namespace.map(str::to_owned));
+            Api::new(Config { address, namespace, ..Config::default() }).unwrap().whereabouts()
+        };
+        let here = at("https://v.example", None);
+        for (address, namespace) in [
+            ("https://w.example", None),
+            ("https://v.example:8200", None),
+            ("http://v.example", None),
+            ("https://v.example/vault", None),
+            ("https://v.example", Some("team")),
+        ] {
+            assert_ne!(at(address, namespace), here, "{address} {namespace:?}");
+        }
+        for (address, namespace) in [("https://v.example:443/", Some("/")), ("https://V.EXAMPLE", Some(""))] {
+            assert_eq!(at(address, namespace), here, "{address} {namespace:?}");
+        }
+        assert_eq!(at("https://v.example", Some("/team/")), at("https://v.example", Some("team")));
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Transport {
         &self.origin
     }
 
+    /// The same with the path below which the API lies.
+    pub(super) fn address(&self) -> String {
+        format!("{}{}", self.origin, self.base.path().trim_end_matches('/'))
+    }
+
     async fn call(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Error> {
         let (parts, body) = request.into_parts();
         let body = Zeroizing::new(body);

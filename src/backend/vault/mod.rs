@@ -156,6 +156,10 @@ impl Backend for Vault {
         .await
     }
 
+    fn whereabouts(&self) -> String {
+        self.api.whereabouts()
+    }
+
     fn issuer(&self) -> Option<&dyn Issuer> {
         Some(self)
     }
@@ -164,8 +168,8 @@ impl Backend for Vault {
         self.api.tend().await;
     }
 
-    async fn close(&self) {
-        self.api.close().await;
+    async fn close(&self, kept: &[String]) {
+        self.api.close(kept).await;
     }
 
     async fn hand_over(&self) -> Option<CarriedTokens> {

@@ -19,7 +19,7 @@ use super::super::{BackendPlan, Failure, Plan, watchers};
 use crate::backend::aws::Aws;
 use crate::backend::store::Store;
 use crate::backend::{Backend, vault};
-use crate::cache::{Changed, SecretCache, SecretRef, Source};
+use crate::cache::{Changed, SecretCache, SecretRef, Source, SourceId};
 use crate::clock::Clock;
 use crate::control::status::Measure;
 use crate::control::{self, Control};
@@ -224,7 +224,13 @@ pub(super) async fn give_all_back(leases: &Leases, cache: &SecretCache) {
             "a lease is not revoked, and lives until its end: {}", left.error
         );
     }
-    let closing = cache.backends().into_iter().map(|backend| async move { backend.close().await });
+    // A token that is given back would end the leases that were made with it, also those that are to be kept.
+    let kept = leases.tokens_kept();
+    let sources = (0..).map(SourceId::new).map_while(|id| Some((id, cache.source(id)?.backend.clone())));
+    let closing = sources.map(|(id, backend)| {
+        let kept = kept.get(&id).cloned().unwrap_or_default();
+        async move { backend.close(&kept).await }
+    });
     if tokio::time::timeout(PATIENCE_WITH_TOKENS, join_all(closing)).await.is_err() {
         tracing::error!("a backend does not take back what was had for the mount, such as a token");
     }

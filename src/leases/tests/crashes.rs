@@ -4,10 +4,12 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::super::*;
 use super::{act, run};
+use crate::backend::issuer::{Issuer as _, LeaseId};
 use crate::backend::mint::{Call, Mint, Role};
 use crate::cache::{self, DemandId, Source};
 use crate::clock::Clock;
@@ -43,9 +45,12 @@ impl World {
     }
 
     fn called(&self, name: &str) -> Leases {
+        self.called_with(name, Limits { max_leases: ROLES.len(), ..Limits::default() })
+    }
+
+    fn called_with(&self, name: &str, limits: Limits) -> Leases {
         let source = Source { name: name.into(), backend: self.mint.clone() };
         let cache = SecretCache::new(vec![source], cache::Limits::default(), self.clock.clone());
-        let limits = Limits { max_leases: ROLES.len(), ..Limits::default() };
         let demands = vec![Demand::default()];
         Leases::new(Arc::new(cache), demands, vec![limits], Box::new(|_| Terms::default()))
     }
@@ -205,6 +210,36 @@ async fn a_login_that_was_lost_ends_with_the_last_that_hangs_on_it() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_ended_with_the_mount_where_leases_that_are_to_be_kept_hang_on_it() {
+    let world = World::new(true);
+    let keep = Limits { keep_leases: true, ..Limits::default() };
+    let keeper = || {
+        let leases = world.called_with("test", keep);
+        world.open_ledger(&leases);
+        leases
+    };
+    let leases = keeper();
+    open(&leases, 2).await;
+    drop(leases);
+    world.mint.crash();
+    // Of a worker that made nothing.
+    drop(keeper());
+    world.mint.crash();
+    let leases = keeper();
+    open(&leases, 1).await;
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), [0, 1]);
+    let alive = [0, 1, 2].map(|parent| world.mint.is_alive(ParentId(parent)));
+    assert_eq!(alive, [true, false, true], "nothing hung on the second");
+    let kept = |of: u64| format!("accessor-{of}");
+    assert_eq!(leases.tokens_kept(), HashMap::from([(SourceId(0), vec![kept(0), kept(2)])]));
+    // What has ended keeps nothing.
+    world.clock.advance(Duration::from_secs(31));
+    assert_eq!(leases.tokens_kept(), HashMap::from([(SourceId(0), vec![kept(0)])]));
+    assert_eq!(world.worker().0.tokens_kept(), HashMap::new(), "only where they are to be kept");
+}
+
+#[tokio::test]
 async fn a_token_that_may_not_be_revoked_is_left_to_its_end_and_not_asked_about_again() {
     let world = World::new(true);
     let (leases, _) = world.crash(world.worker().0);
@@ -236,6 +271,53 @@ async fn what_cannot_be_given_back_yet_does_not_keep_a_reader_waiting() {
 }
 
 #[tokio::test]
+async fn what_was_revoked_and_is_not_gone_yet_is_given_back_by_the_next_worker_and_kept_for_nobody() {
+    let world = World::new(false);
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    let refused = Error::Refused("the database is down".to_owned());
+    world.mint.fail(Call::Revoke, Some(refused.clone()));
+    assert_eq!(leases.revoke(&of(2)).await, Err(refused));
+    let given_back = Orphans { given_back: 1, ..Orphans::default() };
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, given_back);
+    // What another one makes meanwhile does not change that, and neither does the ledger being written anew.
+    assert_eq!(open(&leases, 2).await, 1);
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, Orphans { kept: 1, ..given_back });
+    world.mint.fail(Call::Revoke, None);
+    act(&leases).await;
+    assert_eq!(world.alive(), [1]);
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, Orphans { kept: 1, ..Orphans::default() });
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_renewal_the_worker_did_not_live_to_hear_of_is_given_back_though_its_first_end_is_over()
+{
+    let world = World::new(false);
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    world.clock.advance(Duration::from_secs(410));
+    let errand = leases.due(world.clock.now()).0.remove(0);
+    world.mint.delay(Duration::from_secs(1));
+    assert!(leases.act(errand).now_or_never().is_none(), "it is sent");
+    world.mint.delay(Duration::ZERO);
+    world.mint.renew(&LeaseId::new("c/0".to_owned())).await.unwrap();
+    let (leases, orphans) = world.crash(leases);
+    assert_eq!(orphans, Orphans { kept: 1, ..Orphans::default() });
+    world.clock.advance(Duration::from_secs(200));
+    act(&leases).await;
+    assert_eq!(world.alive(), [0]);
+    // Another one finds it as well.
+    let leases = world.crash(leases).0;
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+}
+
+#[tokio::test]
 async fn what_other_settings_made_is_given_back_where_the_backend_is_there_by_its_name() {
     let world = World::new(false);
     let leases = world.worker().0;
@@ -251,6 +333,32 @@ async fn what_other_settings_made_is_given_back_where_the_backend_is_there_by_it
     assert_eq!(orphans.kept, 1);
     assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
     assert_eq!(world.alive(), Vec::<usize>::new());
+}
+
+#[tokio::test]
+async fn another_server_by_the_same_name_is_not_told_to_end_what_it_never_made() {
+    let world = World::new(true);
+    world.mint.moves("https://one.example team");
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    drop(leases);
+    world.mint.crash();
+    world.mint.moves("https://one.example other");
+    let asked = world.mint.counts();
+    let (other, orphans) = world.worker();
+    assert_eq!(orphans, Orphans { of_nobody: 2, ..Orphans::default() });
+    act(&other).await;
+    assert_eq!(run(&other, other.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!((world.alive(), world.mint.counts()), (vec![0], asked));
+    drop(other);
+    world.mint.crash();
+    // Nothing of it was forgotten: there it is found again.
+    world.mint.moves("https://one.example team");
+    let (leases, orphans) = world.worker();
+    assert_eq!(orphans, Orphans { kept: 1, tokens: 1, of_nobody: 1, ..Orphans::default() });
+    assert_eq!(run(&leases, leases.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+    assert!(!world.mint.is_alive(ParentId(0)));
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ enum Op {
     /// At once: the machine slept.
     Sleep(u64),
     Fail(Call, Error),
+    /// Renewals are done, and nobody hears of it.
+    LoseRenewals,
     /// The server is sealed: it answers everything with 503.
     Seal,
     Heal,
@@ -60,6 +62,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (call, error)
             .prop_filter("a lie", |(call, error)| (*call, error) != (Call::Revoke, &Error::NotFound))
             .prop_map(|(call, error)| Op::Fail(call, error)),
+        1 => Just(Op::LoseRenewals),
         1 => Just(Op::Seal),
         3 => Just(Op::Heal),
         1 => Just(Op::LoseParent),
@@ -166,6 +169,10 @@ impl Life {
                     self.denied = error.is_answer();
                 }
             }
+            Op::LoseRenewals => {
+                self.mint.lose_answers(Call::Renew, true);
+                self.failing = true;
+            }
             Op::Seal => {
                 for call in [Call::Issue, Call::Renew, Call::Revoke] {
                     self.mint.fail(call, Some(Error::Status(503)));
@@ -177,6 +184,7 @@ impl Life {
                 for call in [Call::Issue, Call::Renew, Call::Revoke] {
                     self.mint.fail(call, None);
                 }
+                self.mint.lose_answers(Call::Renew, false);
                 self.failing = false;
                 self.denied = false;
                 self.disturbed();
@@ -229,6 +237,8 @@ impl Life {
                 };
                 assert_eq!(told(next.states()), told(before.1));
                 self.leases = next;
+                // What was denied is not remembered.
+                self.forced += ROLES.len() as u64;
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::login::AppRole;
 use super::{drill, mount_with};
 use crate::support::available;
 use crate::support::mount::{Mount, possible, run, wait_until};
@@ -60,6 +61,31 @@ fn every_login_works_while_credentials_are_renewed_and_replaced_and_none_is_left
     assert_eq!(mount.stop(), Some(0));
     assert_eq!(postgres.roles(), Vec::<String>::new());
     assert_eq!(vault.leases("database/creds/app"), 0);
+}
+
+#[test]
+fn leases_that_are_to_be_kept_outlive_the_mount_with_the_token_of_the_login_that_made_them() {
+    let (vault, postgres) = servers!();
+    database_role(&vault, &postgres, "database", "app", "1h", "2h");
+    let role = AppRole::new(&vault, json!({"token_ttl": "1h"}));
+    let tokens = || {
+        let answer = vault.must("GET", "auth/token/accessors/?list=true", json!(null));
+        answer["data"]["keys"].as_array().unwrap().len()
+    };
+    let before = tokens();
+    let start = || mount_with(&vault, &format!("{}keep_leases = true\n", role.login()), DECLARED).start();
+    let mut mount = start();
+    let read = |file: &str| String::from_utf8(mount.read(&format!("db/{file}")).unwrap()).unwrap();
+    let (user, password) = (read("username"), read("password"));
+    assert_eq!(mount.stop(), Some(0));
+    assert_eq!(postgres.login(&user, &password), Ok(()));
+    assert_eq!((vault.leases("database/creds/app"), tokens()), (1, before + 1));
+    // A token that made nothing is given back.
+    let mut mount = start();
+    wait_until("it has logged in", || role.logins() == 2);
+    assert_eq!(mount.stop(), Some(0));
+    assert_eq!(tokens(), before + 1);
+    assert_eq!(postgres.login(&user, &password), Ok(()));
 }
 
 #[test]

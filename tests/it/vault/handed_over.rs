@@ -50,7 +50,7 @@ impl Worker {
     async fn end(&self) {
         assert_eq!(self.leases.revoke_all(PATIENCE).await, []);
         for backend in self.cache.backends() {
-            backend.close().await;
+            backend.close(&[]).await;
         }
     }
 }

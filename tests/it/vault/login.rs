@@ -277,7 +277,7 @@ async fn at_the_end_our_token_is_given_back_and_that_of_the_user_is_not() {
     let vault = role.client();
     role.read(&vault).await.unwrap();
     assert_eq!(role.tokens(), 1);
-    vault.close().await;
+    vault.close(&[]).await;
     assert_eq!(role.tokens(), 0);
     assert!(role.read(&vault).await.is_err(), "no login follows");
     assert_eq!(role.logins(), 1);
@@ -285,7 +285,7 @@ async fn at_the_end_our_token_is_given_back_and_that_of_the_user_is_not() {
     let token = server.policy_token("path \"login-end/*\" { capabilities = [\"read\"] }");
     let user = client_with(server, &token);
     role.read(&user).await.unwrap();
-    user.close().await;
+    user.close(&[]).await;
     role.read(&user).await.unwrap();
 }
 

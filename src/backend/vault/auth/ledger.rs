@@ -56,6 +56,8 @@ pub(super) struct Known {
     pub(super) accessor: Option<String>,
     /// `None`: nothing is known, or it has no end.
     pub(super) lease: Option<Lease>,
+    /// Until when it may live at the latest, where that is later: a renewal had no answer.
+    pub(super) may_last: Option<Moment>,
     pub(super) asked: bool,
     pub(super) looks: bool,
     pub(super) uses: Option<u32>,
@@ -142,6 +144,7 @@ impl Ledger {
             token: Some(token),
             accessor,
             lease: None,
+            may_last: None,
             asked: false,
             looks: false,
             uses: None,
@@ -222,10 +225,33 @@ impl Ledger {
         self.known.get_mut(&id.0).is_some_and(|known| !std::mem::replace(&mut known.dead, true))
     }
 
+    /// The token is about to be renewed: at `at` at the latest, of which perhaps nobody will hear. Until when it may have lived before.
+    pub(super) fn may_be_renewed(&mut self, id: ParentId, at: Moment) -> Option<Moment> {
+        let known = self.known.get_mut(&id.0)?;
+        let before = known.may_last;
+        let life = known.lease.and_then(|lease| lease.life());
+        known.may_last = known.may_last.max(life.map(|life| at.plus(life)));
+        before
+    }
+
+    /// The token was not renewed after all: `before` is what [`Self::may_be_renewed`] has said.
+    pub(super) fn was_not_renewed(&mut self, id: ParentId, before: Option<Moment>) {
+        if let Some(known) = self.known.get_mut(&id.0) {
+            known.may_last = before;
+        }
+    }
+
+    /// The server's name for a token of ours, and until when it may live; `None`: it has no end.
+    pub(super) fn named(&self, id: ParentId) -> Option<(String, Option<Moment>)> {
+        let known = self.known.get(&id.0)?;
+        Some((known.accessor.clone()?, known.lasts()))
+    }
+
     /// The token that is used now was renewed; asked for at `asked`.
     pub(super) fn renewed(&mut self, id: ParentId, asked: Moment, grant: Grant, chance: f64) {
         let Some(known) = self.known.get_mut(&id.0) else { return };
         known.good = true;
+        known.may_last = None;
         let Some(lease) = &mut known.lease else { return };
         match (grant.life, lease.life()) {
             // What was looked up was the rest of its life; now it has a whole one.
@@ -297,8 +323,7 @@ impl Ledger {
     /// The server's names for the tokens of ours that are not known to have ended, and when they do.
     pub(super) fn accessors(&self, now: Moment) -> Vec<(String, Option<Moment>)> {
         let alive = self.known.values().filter(|known| !known.is_over(now));
-        let named = alive
-            .filter_map(|known| Some((known.accessor.clone()?, known.lease.and_then(|lease| lease.ends()))));
+        let named = alive.filter_map(|known| Some((known.accessor.clone()?, known.lasts())));
         named.collect()
     }
 
@@ -327,7 +352,13 @@ impl Known {
     }
 
     fn is_over(&self, now: Moment) -> bool {
-        self.dead || self.lease.and_then(|lease| lease.ends()).is_some_and(|end| end <= now)
+        self.dead || self.lasts().is_some_and(|end| end <= now)
+    }
+
+    /// Until when it lives at the latest; `None`: it has no end, as far as is known.
+    fn lasts(&self) -> Option<Moment> {
+        let end = self.lease?.ends()?;
+        Some(self.may_last.map_or(end, |last| last.max(end)))
     }
 }
 

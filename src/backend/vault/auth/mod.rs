@@ -134,8 +134,9 @@ impl Auth {
         self.core.parents_changed.notified().await;
     }
 
-    /// Gives back the tokens that logins of ours have made; what goes wrong is logged. No login follows.
-    pub(super) async fn close(&self) {
+    /// Gives back the tokens that logins of ours have made, but for those that the server calls as `kept` says; what goes wrong is
+    /// logged. No login follows.
+    pub(super) async fn close(&self, kept: &[String]) {
         let tokens = {
             let mut turn = self.core.turn.lock().await;
             turn.is_closed = true;
@@ -143,6 +144,15 @@ impl Auth {
             self.core.ledger().to_give_back(now)
         };
         let server = self.core.wire.transport.origin();
+        let is_kept = |token: &Arc<Token>| {
+            self.core.ledger().accessor(token.id).is_some_and(|accessor| kept.contains(&accessor))
+        };
+        let (left, tokens): (Vec<_>, Vec<_>) = tokens.into_iter().partition(is_kept);
+        if !left.is_empty() {
+            let what =
+                "are not given back, as what is to outlive the mount ends with them: they live to their ends";
+            tracing::info!(server, "{} tokens of our logins {what}", left.len());
+        }
         join_all(tokens.iter().map(|token| async move {
             let call = match Call::write(["auth", "token", "revoke-self"], Zeroizing::new(b"{}".to_vec())) {
                 Ok(call) => call,

@@ -137,13 +137,16 @@ impl Auth {
         self.settle(Want::Some).await.map(drop)
     }
 
-    async fn renew(&self, token: &Token) {
+    pub(super) async fn renew(&self, token: &Token) {
         let core = &self.core;
         let server = core.wire.transport.origin();
         let Ok(call) = Call::write(["auth", "token", "renew-self"], Zeroizing::new(b"{}".to_vec())) else {
             return;
         };
         let asked = core.clock.now();
+        // Before it is sent: it may be done though nobody hears of it.
+        let before = core.change(|ledger, _| ledger.may_be_renewed(token.id, asked.plus(core.wire.limit)));
+        self.note_named(token);
         let answer = match core.wire.send_within(&call, &token.middleware).await {
             Ok(body) => granted(&body),
             Err(no_body) if no_body.token_invalid => {
@@ -154,19 +157,28 @@ impl Auth {
         match answer {
             Ok(renewal) => {
                 let grant = renewal.facts.grant;
-                let accessor = core.change(|ledger, _| {
-                    ledger.renewed(token.id, asked, grant, chance());
-                    ledger.accessor(token.id)
-                });
-                core.note_had(accessor.as_deref(), grant.life.map(|life| asked.plus(life)));
+                core.change(|ledger, _| ledger.renewed(token.id, asked, grant, chance()));
+                self.note_named(token);
                 tracing::debug!(server, "the token is renewed");
             }
             Err(error) => {
                 // Vault: 400 where a token is not to be renewed, 403 where no policy allows it.
                 let for_good = matches!(error, Error::Forbidden | Error::NotFound | Error::Status(400 | 405));
                 core.change(|ledger, now| ledger.failed(token.id, for_good, now, chance()));
+                if for_good {
+                    core.change(|ledger, _| ledger.was_not_renewed(token.id, before));
+                    self.note_named(token);
+                }
                 tracing::warn!(server, "the token is not renewed: {error}");
             }
+        }
+    }
+
+    /// Notes the name of a token of ours once more, with the end that is known now.
+    fn note_named(&self, token: &Token) {
+        let named = self.core.ledger().named(token.id);
+        if let Some((accessor, until)) = named {
+            self.core.note_had(Some(&accessor), until);
         }
     }
 

@@ -190,7 +190,7 @@ async fn a_dead_token_that_nothing_follows_is_no_answer_and_one_that_was_never_g
         assert!(!error.is_answer() && error.to_string().contains("the token is refused"), "{error}");
     }
     assert!(server.asked.lock().unwrap().len() <= 2, "that it is dead is remembered");
-    auth.close().await;
+    auth.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 0);
 }
 
@@ -241,6 +241,6 @@ async fn a_reader_who_gives_up_leaves_a_login_that_the_next_one_uses() {
     assert!(short.is_err());
     assert_eq!(auth.token(Use::Read).await.unwrap().id, ParentId(1));
     assert_eq!(server.count("auth/approle/login"), 1);
-    auth.close().await;
+    auth.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 1);
 }

@@ -136,3 +136,21 @@ fn tokens_that_are_over_are_forgotten_and_kept_ones_are_few() {
     let id = log_in(&mut ledger, facts(Some(60), false, None), at(4000));
     assert_eq!(ledger.parents(at(4000)), [(id.0, Parent::Current(Some(at(4060))))]);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_life_that_a_server_grants_ends_who_tends(first: u64, second: u64, bits in 0..64_u32, chance in 0.0..=1.0_f64) {
+        for (first, second) in [(first, second), (first >> bits, u64::MAX), (u64::MAX, second >> bits)] {
+            let mut ledger = Ledger::default();
+            let id = log_in(&mut ledger, facts(Some(first), true, None), at(0));
+            for now in [at(0), at(1), at(first)] {
+                ledger.step(true, now);
+                ledger.may_be_renewed(id, now);
+                ledger.failed(id, false, now, chance);
+                ledger.renewed(id, now, facts(Some(second), true, None).grant, chance);
+                ledger.step(false, now);
+                let _ = (ledger.parents(now), ledger.accessors(now), is_near(now, ledger.life(), at(0)));
+            }
+        }
+    }
+}

@@ -7,11 +7,12 @@ use crate::backend::tokens::CarriedTokens;
 
 /// What is noted.
 #[derive(Default)]
-struct Noted(Mutex<Vec<String>>);
+struct Noted(Mutex<Vec<String>>, Mutex<Option<Moment>>);
 
 impl NoteTokens for Noted {
     fn had(&self, accessor: &str, until: Option<Moment>) {
         assert!(until.is_some());
+        *self.1.lock().unwrap() = until;
         self.0.lock().unwrap().push(accessor.to_owned());
     }
 
@@ -23,6 +24,11 @@ impl NoteTokens for Noted {
 impl Noted {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// The end that was noted last.
+    fn until(&self) -> Moment {
+        self.1.lock().unwrap().unwrap()
     }
 }
 
@@ -75,7 +81,7 @@ async fn the_next_worker_has_the_same_tokens_and_does_not_log_in() {
     }
     assert!(new.knows("a2") && new.knows("a3") && !new.knows("a1"), "the first is dead");
     assert_eq!(server.count("auth/approle/login"), 3);
-    new.close().await;
+    new.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 2);
 }
 
@@ -102,7 +108,7 @@ async fn a_token_that_a_user_gave_is_handed_over_and_never_given_back() {
     new.take_over(carried(&old.hand_over().await)).await;
     assert_eq!(new.token(Use::Read).await.unwrap().id, token.id);
     assert_eq!(new.accessor(token.id), None);
-    new.close().await;
+    new.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 0);
 }
 
@@ -144,10 +150,43 @@ async fn names_of_tokens_are_noted_when_they_are_had_and_when_they_are_gone() {
     auth.core.is_dead_for_good(&first);
     assert_eq!(noted.take(), ["gone a1"]);
     auth.token(Use::Read).await.unwrap();
-    auth.close().await;
+    auth.close(&[]).await;
     assert_eq!(noted.take(), ["a2", "gone a2"]);
     let later = server.auth(role());
     later.token(Use::Read).await.unwrap();
     later.note_in(noted.clone());
     assert_eq!(noted.take(), ["a3"], "also what was had before");
+}
+
+#[tokio::test]
+async fn a_token_that_may_have_been_renewed_unheard_is_looked_after_until_that_end() {
+    let status = Arc::new(Mutex::new(504));
+    let answers = status.clone();
+    let server = Server::start(move |path, _| match path {
+        "auth/approle/login" => logged_in(1, 3600),
+        "auth/token/renew-self" => (*answers.lock().unwrap(), "{}".to_owned()),
+        _ => (200, "{}".to_owned()),
+    });
+    let (noted, auth) = (Arc::<Noted>::default(), server.auth(role()));
+    auth.note_in(noted.clone());
+    let token = auth.token(Use::Lease).await.unwrap();
+    let first = noted.until();
+    *status.lock().unwrap() = 400;
+    auth.renew(&token).await;
+    assert_eq!(noted.until(), first, "the server said no");
+    *status.lock().unwrap() = 504;
+    auth.renew(&token).await;
+    let latest = noted.until();
+    assert!(latest > first, "who lost the answer cannot know");
+    *status.lock().unwrap() = 400;
+    auth.renew(&token).await;
+    assert_eq!(noted.until(), latest, "the one before may have been done");
+    let new = server.auth(role());
+    new.take_over(carried(&auth.hand_over().await)).await;
+    for auth in [&auth, &new] {
+        assert_eq!(auth.core.ledger().ends(), Some(first), "it is used no longer than it is sure to live");
+        assert_eq!(auth.core.ledger().accessors(first), [("a1".to_owned(), Some(latest))]);
+        assert_eq!(auth.core.ledger().to_give_back(first).len(), 1);
+        assert!(auth.core.ledger().to_give_back(latest).is_empty());
+    }
 }
