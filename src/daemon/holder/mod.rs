@@ -7,6 +7,7 @@ mod end;
 mod given_up;
 mod process;
 mod upgrade;
+mod words;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -344,7 +345,7 @@ impl Holder {
                 self.go_on_ending();
             }
             ToHolder::Upgrade => return self.begin_upgrade(files.into_iter().next()),
-            ToHolder::Prepared | ToHolder::TookIn(_) | ToHolder::HandedOver(_) => {
+            ToHolder::Prepared | ToHolder::TookIn(_) | ToHolder::HandedOver(..) => {
                 return self.go_on_upgrading(who, message);
             }
             ToHolder::Over if is_serving => self.note_over(),
