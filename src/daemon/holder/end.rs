@@ -71,6 +71,7 @@ impl Holder {
             tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
             systemd::stopping();
             self.begin_ending();
+            self.abandon_upgrade("the mount is ending");
             self.is_aborted = is_aborted;
         }
         let detached = self.take_out();
