@@ -109,14 +109,14 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Both ends of a new one: the holder's, and what a worker is given.
+    /// Both ends of a new one: the holder's, which never waits, and what a worker is given.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (one, other) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Self { end: Arc::new(one), sends: SendFlags::NOSIGNAL }, other))
+        Ok((Self { end: Arc::new(one), sends: SendFlags::NOSIGNAL | SendFlags::DONTWAIT }, other))
     }
 
-    /// The end that the holder has given us.
+    /// The end that the holder has given us. It hears all the time, so what is said to it may wait.
     pub(super) fn over(end: OwnedFd) -> Self {
         Self { end: Arc::new(end), sends: SendFlags::NOSIGNAL }
     }
@@ -124,7 +124,8 @@ impl Channel {
     /// Sends a message with descriptors, of which the other side gets its own copies.
     ///
     /// # Errors
-    /// The other side is gone, or the message is too long.
+    /// The other side is gone, or the message is too long; or, from the holder, there is no room for more: a worker that has left so much
+    /// unheard is silent, and is killed for that, whatever it was to be told.
     pub(super) fn send<M: Serialize>(&self, message: &M, files: &[&dyn AsFd]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         if bytes.len() > LONGEST || files.len() > MOST_FILES {
@@ -204,6 +205,18 @@ mod tests {
         drop(worker);
         assert!(holder.receive::<ToHolder>().unwrap().is_none());
         assert!(holder.send(&ToWorker::Ping(1), &[]).is_err());
+    }
+
+    #[test]
+    fn a_worker_that_hears_nothing_holds_nobody_up_who_tells_it_something() {
+        let (holder, _worker) = Channel::pair().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let refused = (0..1_000_000).find_map(|number| holder.send(&ToWorker::Ping(number), &[]).err());
+            tell.send(refused.map(|error| error.kind()))
+        });
+        let refused = told.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(refused, Ok(Some(io::ErrorKind::WouldBlock)));
     }
 
     #[test]
