@@ -26,11 +26,7 @@ const CONFINED: [(&str, &str, &str); 12] = [
 ];
 
 /// Who may start a thread, a task or a process, and why. Everything else is called by somebody who waits for it.
-const SPAWNS: [(&str, &str); 21] = [
-    (
-        "src/daemon/holder/end.rs",
-        "a mount that is not ours, and may not answer, is asked whether it is dead; the answer is waited for, for a second",
-    ),
+const SPAWNS: [(&str, &str); 20] = [
     (
         "src/daemon/worker/mod.rs",
         "whoever listens to the holder waits; a ping is answered by those who answer programs",
