@@ -239,7 +239,9 @@ impl Holder {
                 },
                 signal = signals.next() => match signal {
                     // Whoever restarts us goes on with the mount: what is kept is not given back.
-                    Heard::End("SIGTERM") if self.outlives_us && systemd::is_restarting() => {
+                    Heard::End("SIGTERM")
+                        if self.outlives_us && self.ending.is_none() && systemd::is_restarting() =>
+                    {
                         tracing::info!("restarting: the mount stays");
                         Flow::Over(Ok(()))
                     }
