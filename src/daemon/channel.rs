@@ -37,7 +37,10 @@ pub(super) enum ToWorker {
         session: bool,
     },
     /// Give what you hold to a successor, over the descriptor that comes with this, and change nothing from then on.
-    HandOver,
+    HandOver {
+        /// To whom. The answer says it again, for one that comes late may be about another.
+        successor: u64,
+    },
     /// Nothing came of it: go on.
     GoOn,
     /// Your predecessor is gone: the mount is yours.
@@ -59,10 +62,10 @@ pub(super) enum ToHolder {
     Pong(u64, Done),
     /// A successor is ready to be handed what its predecessor holds.
     Prepared,
-    /// Everything was handed over, or why it was not.
-    HandedOver(Result<(), String>),
-    /// A successor has taken in what was handed over, or why it begins with nothing.
-    TookIn(Result<(), String>),
+    /// What came of handing over to this successor.
+    HandedOver(u64, Handed),
+    /// What a successor has of it.
+    TookIn(Taken),
     /// Somebody asks for an upgrade; the descriptor that comes with this is theirs, and waits for an answer.
     Upgrade,
     /// The kernel has ended the mount: somebody has unmounted it.
@@ -76,27 +79,53 @@ pub(super) enum ToHolder {
     },
 }
 
+/// What has come of handing over, on the side that hands over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Handed {
+    /// All of it is sent, and nothing changes until the holder says so.
+    All,
+    /// The other side takes no more. Nothing changes until the holder says so: only the other side knows whether it is content.
+    Broken(String),
+    /// It cannot be, and all goes on.
+    Nothing(String),
+}
+
+/// The same on the side that is handed something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Taken {
+    /// All of it is taken in.
+    All,
+    /// It is not understood, and would not be another time: whoever was handed it begins with nothing.
+    Refused(String),
+    /// It did not come, or not as a whole; why, the other side knows better.
+    Lost(String),
+}
+
 /// One end. Cheap to clone; messages may be sent from any thread, and are to be received by one.
 #[derive(Debug, Clone)]
-pub(super) struct Channel(Arc<OwnedFd>);
+pub(super) struct Channel {
+    end: Arc<OwnedFd>,
+    sends: SendFlags,
+}
 
 impl Channel {
-    /// Both ends of a new one.
+    /// Both ends of a new one: the holder's, which never waits, and what a worker is given.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (one, other) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Self::over(one), other))
+        Ok((Self { end: Arc::new(one), sends: SendFlags::NOSIGNAL | SendFlags::DONTWAIT }, other))
     }
 
-    /// The end that somebody has given us.
+    /// The end that the holder has given us. It hears all the time, so what is said to it may wait.
     pub(super) fn over(end: OwnedFd) -> Self {
-        Self(Arc::new(end))
+        Self { end: Arc::new(end), sends: SendFlags::NOSIGNAL }
     }
 
     /// Sends a message with descriptors, of which the other side gets its own copies.
     ///
     /// # Errors
-    /// The other side is gone, or the message is too long.
+    /// The other side is gone, or the message is too long; or, from the holder, there is no room for more: a worker that has left so much
+    /// unheard is silent, and is killed for that, whatever it was to be told.
     pub(super) fn send<M: Serialize>(&self, message: &M, files: &[&dyn AsFd]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         if bytes.len() > LONGEST || files.len() > MOST_FILES {
@@ -108,7 +137,7 @@ impl Channel {
         if !files.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&files)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        rustix::net::sendmsg(&*self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        rustix::net::sendmsg(&*self.end, &[IoSlice::new(&bytes)], &mut ancillary, self.sends)?;
         Ok(())
     }
 
@@ -122,7 +151,7 @@ impl Channel {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let slices = &mut [IoSliceMut::new(&mut room)];
-            match rustix::net::recvmsg(&*self.0, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(&*self.end, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::CONNRESET) => return Ok(None),
                 result => break result?,
@@ -176,6 +205,18 @@ mod tests {
         drop(worker);
         assert!(holder.receive::<ToHolder>().unwrap().is_none());
         assert!(holder.send(&ToWorker::Ping(1), &[]).is_err());
+    }
+
+    #[test]
+    fn a_worker_that_hears_nothing_holds_nobody_up_who_tells_it_something() {
+        let (holder, _worker) = Channel::pair().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let refused = (0..1_000_000).find_map(|number| holder.send(&ToWorker::Ping(number), &[]).err());
+            tell.send(refused.map(|error| error.kind()))
+        });
+        let refused = told.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(refused, Ok(Some(io::ErrorKind::WouldBlock)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::take_over;
 use crate::errno::Failure;
@@ -23,11 +24,36 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Answers what waits and what comes with EIO, until nothing has come for `quiet`, or the mount has ended, or `most` is over.
 ///
+/// Nobody else may read from the descriptor meanwhile: for all who have it reads do not wait then.
+///
 /// # Errors
 /// What poll(2) or the descriptor said.
 pub fn refuse_all(requests: BorrowedFd<'_>, quiet: Duration, most: Duration) -> io::Result<()> {
-    let mut requests = File::from(requests.try_clone_to_owned()?);
-    take_over::resend(&requests);
+    refuse_ready(requests, quiet, most, is_ready)
+}
+
+fn refuse_ready(
+    requests: BorrowedFd<'_>,
+    quiet: Duration,
+    most: Duration,
+    is_ready: impl Fn(BorrowedFd<'_>) -> io::Result<bool>,
+) -> io::Result<()> {
+    let requests = File::from(requests.try_clone_to_owned()?);
+    let flags = fcntl_getfl(&requests)?;
+    // What was ready may be gone when it is read: the kernel takes back what its asker does not want any more.
+    fcntl_setfl(&requests, flags | OFlags::NONBLOCK)?;
+    let refused = refuse(&requests, quiet, most, is_ready);
+    fcntl_setfl(&requests, flags)?;
+    refused
+}
+
+fn refuse(
+    mut requests: &File,
+    quiet: Duration,
+    most: Duration,
+    is_ready: impl Fn(BorrowedFd<'_>) -> io::Result<bool>,
+) -> io::Result<()> {
+    take_over::resend(requests);
     let mut room = vec![0; ROOM];
     let (began, mut last) = (Instant::now(), Instant::now());
     while last.elapsed() < quiet && began.elapsed() < most {
@@ -42,9 +68,10 @@ pub fn refuse_all(requests: BorrowedFd<'_>, quiet: Duration, most: Duration) -> 
                     let _ = requests.write_all(&answer);
                 }
             }
-            // ENOENT: it was taken back. ENODEV: the mount has ended.
+            // ENOENT: it was taken back while it was read. ENODEV: the mount has ended.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock].contains(&error.kind()) => {
+            }
             Err(_) => return Ok(()),
         }
     }
@@ -75,17 +102,42 @@ fn refusal(request: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
     use super::*;
+
+    fn request(opcode: u32) -> Vec<u8> {
+        let mut request = Vec::from(40_u32.to_ne_bytes());
+        request.extend(opcode.to_ne_bytes());
+        request.extend(77_u64.to_ne_bytes());
+        request.resize(40, 0);
+        request
+    }
+
+    #[test]
+    fn a_request_that_is_taken_back_before_it_is_read_holds_nobody_up() {
+        let (kernel, ours) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        rustix::net::send(&kernel, &request(15), SendFlags::empty()).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let requests = ours.try_clone().unwrap();
+        std::thread::spawn(move || {
+            // As the kernel says that something is there, and it is not when it is read.
+            let quiet = Duration::from_millis(20);
+            tell.send(refuse_ready(requests.as_fd(), quiet, Duration::from_secs(5), |_| Ok(true)).is_ok())
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(true));
+        let mut answer = [0; 64];
+        let mut heard = || rustix::net::recv(&kernel, &mut answer, RecvFlags::DONTWAIT).unwrap().1;
+        assert_eq!([heard(), heard()], [16, 16], "that all is to be sent again, and one refusal");
+        assert!(!fcntl_getfl(&ours).unwrap().contains(OFlags::NONBLOCK));
+    }
 
     #[test]
     fn a_request_is_answered_by_its_number_and_a_forget_is_not() {
-        let request = |opcode: u32| {
-            let mut request = Vec::from(40_u32.to_ne_bytes());
-            request.extend(opcode.to_ne_bytes());
-            request.extend(77_u64.to_ne_bytes());
-            request.resize(40, 0);
-            request
-        };
         let answer = refusal(&request(15)).unwrap_or_default();
         assert_eq!(answer.get(..4), Some(&16_u32.to_ne_bytes()[..]));
         assert_eq!(answer.get(4..8), Some(&(-5_i32).to_ne_bytes()[..]));

@@ -50,6 +50,13 @@ pub enum Refused {
     Stream(ErrorKind),
 }
 
+impl Refused {
+    /// Whether it lies in the way that the state took and not in the state: it did not come, or not as a whole.
+    pub fn is_of_the_way(self) -> bool {
+        matches!(self, Self::Truncated | Self::Stream(_))
+    }
+}
+
 impl From<io::Error> for Refused {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -12,6 +12,9 @@ use crate::fuse;
 /// How long the last worker may take: 2 s for hooks, 45 s for leases, 10 s for tokens, a second for files that are open, and some.
 const PATIENCE: Duration = Duration::from_secs(65);
 
+/// How long a worker may take with hooks before it lets go of the mount, as long as it lives at all.
+const PATIENCE_WITH_HOOKS: Duration = Duration::from_secs(2);
+
 /// An end that has begun.
 pub(super) struct Ending {
     until: Instant,
@@ -21,6 +24,8 @@ pub(super) struct Ending {
     ended: Option<InUse>,
     /// The worker has been told.
     told: bool,
+    /// Looks since then at which the mount was still in the tree.
+    looks: u32,
     /// Workers that died over it.
     died: u32,
 }
@@ -47,6 +52,7 @@ impl Holder {
             detached: None,
             ended: None,
             told: false,
+            looks: 0,
             died: 0,
         });
     }
@@ -57,8 +63,25 @@ impl Holder {
         if let Some(worker) = self.serving.as_ref().filter(|worker| worker.serving.is_some() && !ending.told)
         {
             worker.tell(&ToWorker::End, &[]);
-            ending.told = true;
+            (ending.told, ending.looks) = (true, 0);
         }
+    }
+
+    /// Whether the worker should have let go of the mount by now: one that is stopped, say. It keeps programs waiting, and keeps the next
+    /// one from giving back what both have had.
+    pub(super) fn is_held_on_to(&mut self) -> bool {
+        let look = self.look_every();
+        let Some(ending) = self.ending.as_mut().filter(|ending| ending.told && ending.detached.is_none())
+        else {
+            return false;
+        };
+        // By looks and not by the clock: where we ourselves did not get to look, its word waits for us.
+        ending.looks = ending.looks.saturating_add(1);
+        let is_late = look.saturating_mul(ending.looks) > self.watchdog + PATIENCE_WITH_HOOKS;
+        if is_late {
+            ending.looks = 0;
+        }
+        is_late
     }
 
     /// The kernel has ended the mount, and the worker gives back what it has by itself. Nothing of it is in the tree, unless somebody has
@@ -71,6 +94,7 @@ impl Holder {
             tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");
             systemd::stopping();
             self.begin_ending();
+            self.abandon_upgrade("the mount is ending");
             self.is_aborted = is_aborted;
         }
         let detached = self.take_out();

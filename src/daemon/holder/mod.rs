@@ -7,6 +7,7 @@ mod end;
 mod given_up;
 mod process;
 mod upgrade;
+mod words;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -243,7 +244,7 @@ impl Holder {
         ready: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), Failure> {
         let (mut ready, mut unheard) = (Some(ready), None);
-        let look = (self.watchdog / LOOKS).max(Duration::from_millis(10));
+        let look = self.look_every();
         let mut looks = tokio::time::interval(look);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let systemds = systemd::watchdog();
@@ -384,7 +385,7 @@ impl Holder {
                 self.go_on_ending();
             }
             ToHolder::Upgrade => return self.begin_upgrade(files.into_iter().next()),
-            ToHolder::Prepared | ToHolder::TookIn(_) | ToHolder::HandedOver(_) => {
+            ToHolder::Prepared | ToHolder::TookIn(_) | ToHolder::HandedOver(..) => {
                 return self.go_on_upgrading(who, message);
             }
             ToHolder::Over if is_serving => self.note_over(),
@@ -453,11 +454,16 @@ impl Holder {
         }
     }
 
+    fn look_every(&self) -> Duration {
+        (self.watchdog / LOOKS).max(Duration::from_millis(10))
+    }
+
     /// Whether everybody is well; what is stuck is killed, which ends it as a crash does.
     fn look(&mut self) -> Flow {
         self.pings += 1;
         let ping = self.pings;
         let is_ending = self.ending.is_some();
+        let is_held_on_to = self.is_held_on_to();
         if let Some(worker) = self.serving.as_mut() {
             let stuck = match worker.serving {
                 // It serves nobody, and the end has its own time.
@@ -465,8 +471,8 @@ impl Holder {
                 None => {
                     (worker.started.elapsed() > PATIENCE_WITH_STARTS).then_some("does not begin to serve")
                 }
-                // It has its own time for that.
-                Some(_) if is_ending => None,
+                // It answers no more, and has its own time for all but this.
+                Some(_) if is_ending => is_held_on_to.then_some("does not let go of the mount"),
                 Some(_) if worker.silent >= LOOKS => Some("does not answer"),
                 Some(_) if worker.stuck >= LOOKS => Some("does not answer programs"),
                 Some(_) => None,
@@ -478,7 +484,7 @@ impl Holder {
                 // long is replaced without a pause.
                 (worker.silent, worker.stuck) = (0, 0);
                 worker.started = Instant::now();
-            } else if worker.serving.is_some() {
+            } else if worker.serving.is_some() && !is_ending {
                 // By looks and not by the clock: where we ourselves did not get to look, its answers wait for us.
                 worker.silent += 1;
                 worker.tell(&ToWorker::Ping(ping), &[]);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::{ToHolder, ToWorker};
 use super::process::{Worker, WorkerCommand, WorkerNo};
+use super::words::{Verdict, Words};
 use super::{Flow, Holder, Task};
 use crate::control::protocol::{self, Answer, Refusal, RefusalKind, Reply, VERSION};
 use crate::fuse::Offered;
@@ -29,6 +30,8 @@ pub(super) struct Upgrade {
     asked_by: Vec<UnixStream>,
     until: Instant,
     stage: Stage,
+    /// What both say of it.
+    words: Words,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,7 @@ impl Holder {
                 asked_by: vec![],
                 until: Instant::now() + PATIENCE,
                 stage: Stage::Preparing,
+                words: Words::default(),
             })
         });
         match started {
@@ -98,25 +102,39 @@ impl Holder {
 
     /// One of the two has come further.
     pub(super) fn go_on_upgrading(&mut self, who: WorkerNo, message: ToHolder) -> Flow {
-        let (Some(upgrade), Some(old)) = (&mut self.upgrade, &self.serving) else { return Flow::GoOn };
-        match (upgrade.stage, message) {
+        let (Some(upgrade), Some(old), None) = (&mut self.upgrade, &self.serving, &self.ending) else {
+            return Flow::GoOn;
+        };
+        let WorkerNo(successor) = upgrade.successor.number;
+        let verdict = match (upgrade.stage, message) {
             (Stage::Preparing, ToHolder::Prepared) if who == upgrade.successor.number => {
                 upgrade.stage = Stage::HandingOver;
                 if let Some(legacy) = upgrade.legacy.take() {
-                    old.tell(&ToWorker::HandOver, &[&legacy]);
+                    old.tell(&ToWorker::HandOver { successor }, &[&legacy]);
                 }
+                Verdict::Wait
             }
-            (Stage::HandingOver, ToHolder::HandedOver(Err(why))) if who == old.number => {
-                self.abandon_upgrade(&format!("the old worker cannot hand over: {why}"));
+            (Stage::HandingOver, ToHolder::HandedOver(to, handed))
+                if who == old.number && to == successor =>
+            {
+                upgrade.words.handed(handed)
             }
             (Stage::HandingOver, ToHolder::TookIn(taken)) if who == upgrade.successor.number => {
-                if let Err(why) = taken {
+                upgrade.words.taken(taken)
+            }
+            // Of an upgrade that was abandoned, perhaps.
+            _ => Verdict::Wait,
+        };
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Abandon(why) => self.abandon_upgrade(&why),
+            Verdict::Replace(nothing) => {
+                if let Some(why) = nothing {
                     tracing::warn!("the new worker begins with nothing: {why}");
                 }
                 upgrade.stage = Stage::Replacing;
                 old.kill();
             }
-            _ => {}
         }
         Flow::GoOn
     }

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::channel::{Channel, ToHolder, ToWorker};
+use super::channel::{Channel, Handed, ToHolder, ToWorker};
 use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
 use super::{Failure, Plan};
@@ -135,7 +135,7 @@ async fn until_the_end(
     serving: &fuse::Serving,
     (runtime, parts, fingerprint): (&Runtime, &Shown, Fingerprint),
 ) -> End {
-    let old = Old::new();
+    let mut old = Old::new();
     loop {
         let message = tokio::select! {
             message = told.recv() => message,
@@ -147,9 +147,16 @@ async fn until_the_end(
                 // By those who wait for backends as well: they must not be stuck either.
                 runtime.spawn(async move { say(&channel, &ToHolder::Pong(number, progress.done())) });
             }
-            Some(FromHolder::Told(ToWorker::HandOver, files)) => match files.into_iter().next() {
-                Some(to) => old.hand_over(parts, to, fingerprint, channel),
-                None => say(channel, &ToHolder::HandedOver(Err("nobody takes it".to_owned()))),
+            Some(FromHolder::Told(ToWorker::HandOver { successor }, files)) => match files.into_iter().next()
+            {
+                Some(to) => {
+                    let held = (parts.cache.clone(), parts.leases.clone(), parts.fs.clone());
+                    old.hand_over(held, (successor, to), fingerprint, channel);
+                }
+                None => {
+                    let nothing = Handed::Nothing("nobody takes it".to_owned());
+                    say(channel, &ToHolder::HandedOver(successor, nothing));
+                }
             },
             Some(FromHolder::Told(ToWorker::GoOn, _)) => old.go_on(),
             Some(FromHolder::Told(ToWorker::Leave { session }, outputs)) => {

@@ -171,6 +171,24 @@ fn a_mount_that_is_given_up_after_crashes_leaves_no_lease() {
     }
 }
 
+/// What is stopped gives nothing back and keeps whoever reads waiting: the next one, which does, comes in time.
+#[test]
+fn a_worker_that_is_stopped_when_the_mount_ends_leaves_nothing_mounted_and_no_lease() {
+    let (vault, postgres) = servers!();
+    for role in ROLES {
+        database_role(&vault, &postgres, "database", role, "1h", "2h");
+    }
+    let mut mount = mount_with(&vault, "watchdog = \"1s\"");
+    for role in ROLES {
+        mount.read(&format!("{role}/password")).unwrap();
+    }
+    assert_eq!(leases(&vault), [1, 1]);
+    signal(mount.worker(), "STOP");
+    assert_eq!(mount.stop(), Some(0), "{}", mount.log());
+    assert!(!mount.is_mounted());
+    assert_eq!((leases(&vault), postgres.roles()), ([0, 0], vec![]), "{}", mount.log());
+}
+
 /// Nobody answers who could be told: it ends all the same.
 #[test]
 fn a_mount_that_is_given_up_while_its_backend_is_away_ends_and_says_what_is_left() {

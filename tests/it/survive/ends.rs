@@ -4,6 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::builds::{Builds, said, upgrade};
 use super::kills::SETTINGS;
 use crate::support::available;
 use crate::support::mount::{HANG, Mount, Plan, Store, possible, run, secretfs, signal, wait_until};
@@ -100,6 +101,22 @@ fn a_mount_over_the_folder_that_its_program_was_started_in_survives_its_worker_a
     assert!(mount.answers(HANG), "{}", mount.log());
     assert_eq!(mount.read("api-key/value").unwrap(), b"canary-value");
     run(secretfs().arg("unmount").arg(&mount.at));
+    assert_eq!(mount.ended(), Some(0), "{}", mount.log());
+}
+
+#[test]
+fn an_unmount_during_an_upgrade_ends_that_too_and_whoever_asked_for_it_is_told() {
+    let Some(()) = available("mount", possible()) else { return };
+    let store = Store::new();
+    let mut mount = planned(&store).installed().in_scratch().start();
+    let builds = Builds::of(&mount);
+    std::fs::write(mount.folder.path().join("worker"), "exec sleep 1000").unwrap();
+    builds.install(&builds.file("hangs", &std::fs::read("/bin/bash").unwrap()));
+    let upgrading = upgrade(&mount).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("an upgrade", || mount.log().contains("upgrading program="));
+    run(Command::new("umount").arg(&mount.at));
+    let told = upgrading.wait_with_output().unwrap();
+    assert!(!told.status.success() && said(&told).contains("the mount is ending"), "{}", said(&told));
     assert_eq!(mount.ended(), Some(0), "{}", mount.log());
 }
 
