@@ -4,6 +4,7 @@
 mod ages;
 mod background;
 mod changes;
+mod closes;
 mod copies;
 mod crashes;
 mod directories;
