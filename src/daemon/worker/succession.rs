@@ -35,10 +35,12 @@ impl Old {
     /// Hands over all that is held, and stands still until it is told to go on or killed. Needs a runtime.
     pub(super) fn hand_over(&self, parts: &Shown, to: OwnedFd, fingerprint: Fingerprint, channel: &Channel) {
         let (cache, leases, fs) = (parts.cache.clone(), parts.leases.clone(), parts.fs.clone());
+        let hooks = parts.hooks.clone();
         let (channel, mut goes_on) = (channel.clone(), self.goes_on.subscribe());
         tokio::spawn(async move {
             let handed = async {
-                let paused = handover::pause(&cache, &leases, &fs, PATIENCE_TO_STAND_STILL).await?;
+                let mut paused = handover::pause(&cache, &leases, &fs, PATIENCE_TO_STAND_STILL).await?;
+                paused.carry(hooks.stand_still());
                 send(paused, UnixStream::from(to), fingerprint).await
             };
             match handed.await {
@@ -49,6 +51,7 @@ impl Old {
                 }
                 Err(problem) => say(&channel, &ToHolder::HandedOver(Err(problem.to_string()))),
             }
+            hooks.go_on();
         });
     }
 
@@ -91,9 +94,10 @@ pub(super) async fn succeed(
             received = async { receiving.as_mut()?.await.ok() }, if receiving.is_some() => {
                 receiving = None;
                 let taken = match received.unwrap_or(Err("it could not be read".to_owned())) {
-                    Ok(received) => {
+                    Ok(mut received) => {
                         tracing::debug!(counts = ?received.counts(), "taken in");
                         // Now, while the other answers still: it is gone from one moment to the next.
+                        parts.hooks.import(received.take_hooks());
                         files = received.install(&parts.cache, &parts.leases).await;
                         Ok(())
                     }
