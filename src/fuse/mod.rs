@@ -44,7 +44,7 @@ use hand_over::HandOver;
 pub use hold::{Held, Offered, hold, place};
 use invalidate::Invalidate;
 pub use lives::lives;
-pub use mount::{Living, Mounted, Options, Serving, Unmounted, mount, serve};
+pub use mount::{Living, Mounted, Options, Serving, SessionEnd, Unmounted, mount, serve};
 pub use mount_point::MountPoint;
 pub use progress::{Done, Progress};
 pub use refuse_all::refuse_all;

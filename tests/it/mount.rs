@@ -12,6 +12,7 @@ mod fstab;
 mod hidden;
 pub mod lifecycle;
 mod names;
+mod panics;
 mod permissions;
 pub mod readonly;
 mod service;

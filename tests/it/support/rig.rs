@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secretfs::access::Permissions;
+use secretfs::backend::Backend;
 use secretfs::backend::faulty::Faulty;
 use secretfs::cache::{Changed, Limits, SecretCache, SecretRef, Source, SourceId};
 use secretfs::clock::Clock;
@@ -41,11 +42,17 @@ impl Rig {
 
     /// The same; every request is answered within `deadline`.
     pub fn mount_within(deadline: Duration, tree: &[&str]) -> Self {
+        let backend = Arc::new(Faulty::new());
+        Self { backend: backend.clone(), ..Self::mount_of(backend, deadline, tree) }
+    }
+
+    /// The same of another backend than [`Rig::backend`].
+    pub fn mount_of(of_mount: Arc<dyn Backend>, deadline: Duration, tree: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().canonicalize().unwrap().join("mnt");
         std::fs::create_dir(&at).unwrap();
         let backend = Arc::new(Faulty::new());
-        let source = Source { name: "test".into(), backend: backend.clone() };
+        let source = Source { name: "test".into(), backend: of_mount };
         // What a test has just put is found.
         let (ttl, negative_ttl) = (Duration::from_secs(3600), Duration::ZERO);
         let freshness = Freshness { ttl, negative_ttl, ..Freshness::default() };
