@@ -136,7 +136,11 @@ impl SecretCache {
                     if job.fetch
                         && let Some(secret) = slot.secret()
                     {
-                        self.missed(&job.question, Some(&secret.version));
+                        let version = Some(secret.version.clone());
+                        // Whoever read it again after it was not held did not know what its watchers know.
+                        if self.missed(&job.question, version.as_ref()) {
+                            self.publish(job.question.of(), version);
+                        }
                     }
                     if wake {
                         self.put_on_schedule(job.question.clone(), &slot);

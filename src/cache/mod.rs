@@ -430,6 +430,10 @@ impl SecretCache {
 
     fn publish(&self, of: &SecretRef, version: Option<Version>) {
         self.counters.changes.count();
+        // Its watchers are told.
+        if let Some(known) = self.watched.lock().unwrap_or_else(|e| e.into_inner()).get_mut(of) {
+            known.clone_from(&version);
+        }
         self.subscribers.tell(&Changed { of: of.clone(), version });
     }
 

@@ -51,6 +51,12 @@ impl HandOver {
         let (deadline, let_go) = (self.deadline, self.let_go.clone());
         self.runtime.spawn(async move { reply(wait(work, deadline, caller, &let_go).await) });
     }
+
+    /// Does what no program waits for, however long that takes. What has no answer the kernel sends again to the next worker; an answer
+    /// at a deadline would keep it from that.
+    pub(super) fn finish(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
 }
 
 async fn wait<T>(

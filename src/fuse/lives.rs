@@ -1,4 +1,4 @@
-//! Owns the question whether the kernel still has a mount, wherever that is, asked of its own descriptor.
+//! Owns the questions whether the kernel still has a mount, wherever that is, and asks anybody through it, put to its own descriptor.
 //! Does not know who serves it, or whether anybody does.
 //!
 //! Whoever asked a path instead would hold whatever is mounted there by now, and keep others from unmounting it.
@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// FUSE_NOTIFY_INVAL_INODE (linux/fuse.h).
 const INVAL_INODE: i32 = 2;
@@ -30,4 +32,12 @@ pub fn lives(requests: BorrowedFd<'_>) -> bool {
     notification.extend(NO_PAGES.to_ne_bytes());
     notification.extend(0_i64.to_ne_bytes());
     File::from(requests).write_all(&notification).is_ok()
+}
+
+/// Whether requests may still come from a descriptor of `/dev/fuse`: neither has the mount ended, nor was its connection aborted.
+pub(super) fn is_connected(requests: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::from_borrowed_fd(requests, PollFlags::IN)];
+    // `fuse_dev_poll` (fs/fuse/dev.c): an error is all that there is of a connection that is gone.
+    let result = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    result.is_ok() && asked.iter().all(|asked| !asked.revents().contains(PollFlags::ERR))
 }

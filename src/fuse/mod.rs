@@ -44,7 +44,7 @@ use hand_over::HandOver;
 pub use hold::{Held, Offered, hold, place};
 use invalidate::Invalidate;
 pub use lives::lives;
-pub use mount::{Living, Mounted, Options, Serving, Unmounted, mount, serve};
+pub use mount::{Living, Mounted, Options, Serving, SessionEnd, Unmounted, mount, serve};
 pub use mount_point::MountPoint;
 pub use progress::{Done, Progress};
 pub use refuse_all::refuse_all;
@@ -195,7 +195,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        request: &Request,
+        _request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -220,11 +220,7 @@ impl Filesystem for Adapter {
             // The next worker closes it, or we do when there is none.
             None => {
                 let fs = self.fs.clone();
-                let again = fs.clone();
-                let closing = async move { Ok(fs.release_in_time(handle).await) };
-                self.hand_over.answer(request, closing, move |closed| {
-                    answer(closed.unwrap_or_else(|_| again.release(handle)));
-                });
+                self.hand_over.finish(async move { answer(fs.release_in_time(handle).await) });
             }
         }
     }

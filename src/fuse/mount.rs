@@ -2,7 +2,7 @@
 //! Does not know what is shown, or how the mount came to be.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::directories::Directories;
 use super::hand_over::HandOver;
 use super::hold::{Held, Offered};
 use super::invalidate::Invalidate;
+use super::lives::is_connected;
 use super::mount_point::MountPoint;
 use super::progress::Progress;
 use super::touch::{Own, Teller};
@@ -49,7 +50,9 @@ pub struct Living {
 /// The service of a mount. It goes on until the mount or the process ends.
 pub struct Serving {
     session: BackgroundSession,
-    /// Whether the kernel has ended the session: then nothing at the place is this mount any more.
+    /// `/dev/fuse`, to ask whether the mount is gone.
+    requests: OwnedFd,
+    /// Whether nobody reads requests any more.
     over: Arc<watch::Sender<bool>>,
     teller: Teller,
     progress: Progress,
@@ -60,6 +63,15 @@ pub struct Mounted {
     serving: Serving,
     place: MountPoint,
     ended: bool,
+}
+
+/// Why a session has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The mount is gone, or its connection was aborted: no request comes any more.
+    Gone,
+    /// Requests come, and nobody of this process reads them.
+    Failed,
 }
 
 /// How a mount ended.
@@ -96,11 +108,12 @@ pub fn serve(
         over: over.clone(),
         progress: progress.clone(),
     };
+    let requests = living.requests.try_clone()?;
     let session = take_over::session(adapter, living.requests, &living.offered, options)?.spawn()?;
     let notifier = session.notifier();
     let _ = invalidate.set(Invalidate::start(notifier.clone())?);
     let teller = Teller::start(fs, notifier, own, hands)?;
-    Ok(Serving { session, over, teller, progress })
+    Ok(Serving { session, requests, over, teller, progress })
 }
 
 /// Serves a mount that was made a moment ago, in this one process.
@@ -146,15 +159,21 @@ pub(super) fn config(options: &Options) -> Config {
 }
 
 impl Serving {
-    /// Ready when the mount is gone (unmounted by somebody).
-    pub async fn over(&self) {
+    /// Ready when requests are not read any more; fuser says no more than that, whatever the reason.
+    pub async fn over(&self) -> SessionEnd {
         // It is kept here, so it is not closed.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
+        if self.is_gone() { SessionEnd::Gone } else { SessionEnd::Failed }
     }
 
-    /// Whether it is gone.
-    pub fn is_over(&self) -> bool {
-        *self.over.borrow()
+    /// Whether the mount is gone: unmounted by somebody, and nothing at the place is it any more.
+    pub fn is_gone(&self) -> bool {
+        !is_connected(self.requests.as_fd())
+    }
+
+    /// Whether the session has ended though the mount has not; some of its threads may go on.
+    pub fn has_failed(&self) -> bool {
+        self.session.guard.is_finished() && !self.is_gone()
     }
 
     /// What its threads have done.
@@ -186,9 +205,9 @@ impl Serving {
 }
 
 impl Mounted {
-    /// Ready when the mount is gone (unmounted by somebody else).
-    pub async fn over(&self) {
-        self.serving.over().await;
+    /// Ready when the mount is not served any more: it is gone (unmounted by somebody else), or its session has failed.
+    pub async fn over(&self) -> SessionEnd {
+        self.serving.over().await
     }
 
     /// Who tells programs of changes.
@@ -214,7 +233,7 @@ impl Mounted {
         self.ended = true;
         self.serving.let_go();
         // Whatever is there by now is another one, though it may have the number of this one's device.
-        if self.serving.is_over() { Ok(()) } else { self.place.detach() }
+        if self.serving.is_gone() { Ok(()) } else { self.place.detach() }
     }
 }
 

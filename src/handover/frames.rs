@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks::{CarriedSight, CarriedWait};
 use crate::backend::tokens::CarriedTokens;
 use crate::cache::{CarriedSlot, SourceId, Watched};
 use crate::carried::Carried;
@@ -19,7 +20,7 @@ use crate::secret::Secret;
 /// What the stream begins with.
 pub(super) const MAGIC: &[u8; 8] = b"secretfs";
 /// The version of the format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// The longest frame.
 pub(super) const LONGEST_FRAME: usize = 64 << 20;
 /// All frames together.
@@ -44,6 +45,10 @@ pub(super) enum Frame {
     Secret(Carried<Arc<Secret>>),
     /// An open file.
     File(CarriedHandle),
+    /// What a hook has not been told yet.
+    Waiting(CarriedWait),
+    /// What hooks know of a secret.
+    Seen(CarriedSight),
     /// Nothing follows; so many frames came before.
     End(u64),
 }

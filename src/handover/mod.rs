@@ -4,6 +4,7 @@
 //! Nothing is taken in before all of it was read and understood: the next worker has everything, or nothing and starts cold.
 
 mod frames;
+mod hooks;
 mod receive;
 mod send;
 mod stream;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+pub use hooks::{CarriedHooks, CarriedSight, CarriedWait};
 pub use receive::{Refused, State, receive};
 pub use stream::{receive_from, send_over};
 
@@ -70,6 +72,7 @@ pub struct Paused {
     leases: Arc<Leases>,
     fs: Arc<SecretFs>,
     tokens: Vec<(SourceId, CarriedTokens)>,
+    hooks: CarriedHooks,
 }
 
 /// Has a mount stand still. What was begun and leaves something behind (a lease, a login) is waited for, for `limit` at most.
@@ -83,7 +86,13 @@ pub async fn pause(
     limit: Duration,
 ) -> Result<Paused, Problem> {
     let (cache, leases, fs) = (cache.clone(), leases.clone(), fs.clone());
-    let mut paused = Paused { cache: cache.clone(), leases: leases.clone(), fs: fs.clone(), tokens: vec![] };
+    let mut paused = Paused {
+        cache: cache.clone(),
+        leases: leases.clone(),
+        fs: fs.clone(),
+        tokens: vec![],
+        hooks: CarriedHooks::default(),
+    };
     let late = |what| Problem::Busy { what, limit };
     if !leases.pause(limit).await {
         return Err(late("making or giving back a lease"));
@@ -97,6 +106,13 @@ pub async fn pause(
     // Last: the waits of those who open and close are the shortest.
     fs.pause();
     Ok(paused)
+}
+
+impl Paused {
+    /// What hooks know goes as well: they stand still since nothing new comes in.
+    pub fn carry(&mut self, hooks: CarriedHooks) {
+        self.hooks = hooks;
+    }
 }
 
 impl Drop for Paused {

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use super::frames::{Frame, LONGEST_FRAME, MAGIC, MOST_BYTES, VERSION};
-use super::{Counts, Fingerprint};
+use super::{CarriedHooks, Counts, Fingerprint};
 use crate::backend::Kind;
 use crate::backend::tokens::CarriedTokens;
 use crate::cache::{CarriedSlot, SecretCache, SecretRef, SourceId, Watched};
@@ -74,6 +74,7 @@ pub struct State {
     slots: Vec<CarriedSlot>,
     watched: Vec<Watched>,
     files: CarriedFiles,
+    hooks: CarriedHooks,
 }
 
 /// Reads a whole state, for a mount over `cache` and `leases`, which are not touched. May block for as long as `from` does.
@@ -196,6 +197,11 @@ impl State {
                 known(&watched.0)?;
                 self.watched.push(watched);
             }
+            Frame::Waiting(waiting) => self.hooks.waiting.push(waiting),
+            Frame::Seen(seen) => {
+                known(&seen.of)?;
+                self.hooks.seen.push(seen);
+            }
             Frame::End(_) => return Err(Refused::Malformed),
         }
         Ok(())
@@ -211,6 +217,11 @@ impl State {
             tokens: self.tokens.len(),
             files: self.files.handles.len(),
         }
+    }
+
+    /// What hooks know, for those of the mount ([`crate::hooks::Hooks::import`]).
+    pub fn take_hooks(&mut self) -> CarriedHooks {
+        std::mem::take(&mut self.hooks)
     }
 
     /// Has a mount hold all of it, before anybody asks it for anything. No backend is asked. What was open comes back: a

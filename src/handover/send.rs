@@ -82,6 +82,12 @@ impl Paused {
             frames.must_write(&Frame::File(file), "an open file")?;
             counts.files += 1;
         }
+        for waiting in &self.hooks.waiting {
+            frames.must_write(&Frame::Waiting(waiting.clone()), "what a hook is to be told")?;
+        }
+        for seen in &self.hooks.seen {
+            frames.write(&Frame::Seen(seen.clone()))?;
+        }
         for nature in book.natures {
             frames.write(&Frame::Nature(nature))?;
         }

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::freshness::Freshness;
 use crate::leases::Leases;
 use crate::path::BackendPath;
+use crate::secret::Version;
 use crate::tree::{Tree, Trees};
 
 use super::*;
@@ -84,6 +85,7 @@ impl Worker {
     async fn export(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut paused = self.pause().await;
+        paused.carry(of_hooks());
         paused.send(&mut bytes, &OURS).unwrap();
         bytes
     }
@@ -118,6 +120,25 @@ impl Worker {
         for errand in self.leases.due(self.cache.clock().now()).0 {
             self.leases.act(errand).await;
         }
+    }
+}
+
+/// What hooks know, of everything something.
+fn of_hooks() -> CarriedHooks {
+    let sight = |path, version, told| CarriedSight { of: kept(path), version, told };
+    let wait = |hook, waits, ran, paths: &[&str]| CarriedWait {
+        hook,
+        waits,
+        ran,
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        truncated: hook == 1,
+    };
+    CarriedHooks {
+        seen: vec![sight("a", Some(Version::new("1")), true), sight("gone", None, false)],
+        waiting: vec![
+            wait(1, Some(Duration::from_millis(700)), None, &["kept/a", "kept/folder/b"]),
+            wait(4, None, Some(Duration::from_secs(3)), &[]),
+        ],
     }
 }
 

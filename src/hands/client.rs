@@ -137,17 +137,26 @@ impl Client {
         }
     }
 
-    /// Runs the hook of this number, and tells it of these paths: file names from the root of the mount, joined by slashes.
-    pub async fn run(&self, hook: usize, paths: Vec<String>, truncated: bool) -> Outcome {
+    /// Runs the hook of this number, and tells it of these paths: file names from the root of the mount, joined by slashes. The order
+    /// is given when this returns; what comes of it can be waited for.
+    pub fn run(
+        &self,
+        hook: usize,
+        paths: Vec<String>,
+        truncated: bool,
+    ) -> impl Future<Output = Outcome> + use<> {
         let hook = u32::try_from(hook).unwrap_or(u32::MAX);
-        let ran = match self.order(Deed::Run(Run { hook, paths, truncated })) {
-            Ok(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
-            Err(trouble) => Err(trouble),
-        };
-        match ran {
-            Ok(Done::Ran(outcome)) => outcome,
-            Ok(Done::Well | Done::Watched(_)) => Outcome::failure(misunderstood().text),
-            Err(trouble) => Outcome::failure(trouble.text),
+        let ordered = self.order(Deed::Run(Run { hook, paths, truncated }));
+        async move {
+            let ran = match ordered {
+                Ok(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
+                Err(trouble) => Err(trouble),
+            };
+            match ran {
+                Ok(Done::Ran(outcome)) => outcome,
+                Ok(Done::Well | Done::Watched(_)) => Outcome::failure(misunderstood().text),
+                Err(trouble) => Outcome::failure(trouble.text),
+            }
         }
     }
 

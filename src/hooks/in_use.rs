@@ -50,7 +50,8 @@ impl Hooks {
     }
 
     fn note_version(&self, of: &SecretRef, version: &Version, paths: &[String]) {
-        if self.seen().held(of, version) {
+        let mut seen = self.seen();
+        if seen.held(of, version) {
             self.tell(paths);
         }
     }

@@ -5,6 +5,7 @@
 //! can hold up another, or whoever reads the changes. The run itself is done by the hands ([`crate::hands`]).
 
 mod config;
+mod hand_over;
 mod in_use;
 mod news;
 mod schedule;
@@ -14,9 +15,11 @@ mod task;
 mod tests;
 
 use std::ffi::OsString;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -42,8 +45,10 @@ pub struct Hooks {
     patterns: Set,
     /// What patterns without wildcards may mean: for each the secret of that path, and the secret with such a field.
     named: Vec<Vec<SecretRef>>,
-    /// Guards the versions that hooks know of; held for a look.
+    /// Guards the versions that hooks know of; held for a look, and until hooks are told of what was seen.
     seen: Mutex<Seen>,
+    /// Guards the changes that come; held until hooks are told of them. None before they run and after.
+    changes: Mutex<Option<UnboundedReceiver<Changed>>>,
     trees: Trees,
     cache: Arc<SecretCache>,
     leases: Arc<Leases>,
@@ -56,6 +61,8 @@ struct Surroundings {
     hands: Client,
     counters: HookCounters,
     stop: watch::Sender<bool>,
+    /// The next worker takes over: no run begins.
+    still: watch::Sender<bool>,
 }
 
 /// One hook, for `status`. Never anything that a program printed.
@@ -102,11 +109,13 @@ impl Hooks {
             hands,
             counters: HookCounters::default(),
             stop: watch::Sender::new(false),
+            still: watch::Sender::new(false),
         });
         let task = |(number, hook)| Task::new(number, hook, surroundings.clone()).map(Arc::new);
         let tasks = hooks.into_iter().enumerate().map(task).collect::<Result<_, _>>()?;
         let (patterns, seen) = (Set::new(&patterns)?, Mutex::default());
-        Ok(Self { tasks, patterns, named, seen, trees, cache, leases, surroundings })
+        let changes = Mutex::default();
+        Ok(Self { tasks, patterns, named, seen, changes, trees, cache, leases, surroundings })
     }
 
     /// What each hook has done, in the order of the configuration.
@@ -120,27 +129,24 @@ impl Hooks {
     }
 
     /// Runs hooks as `changes` come, until [`Hooks::stop`] or the last of the changes.
-    pub async fn run(self: Arc<Self>, mut changes: UnboundedReceiver<Changed>) {
+    pub async fn run(self: Arc<Self>, changes: UnboundedReceiver<Changed>) {
         if self.tasks.is_empty() {
             return;
         }
+        *self.changes() = Some(changes);
         let mut tasks = JoinSet::new();
         for task in &self.tasks {
             tasks.spawn(task.clone().serve());
         }
         let mut stop = self.surroundings.stop.subscribe();
         let mut in_use = pin!(self.keep_in_use());
-        loop {
-            tokio::select! {
-                changed = changes.recv() => match changed {
-                    Some(changed) => self.notice(&changed),
-                    None => break,
-                },
-                _ = stop.wait_for(|stop| *stop) => break,
-                never = &mut in_use => match never {},
-            }
+        tokio::select! {
+            () = poll_fn(|context| self.hear(context)) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+            never = &mut in_use => match never {},
         }
         self.stop();
+        *self.changes() = None;
         while tasks.join_next().await.is_some() {}
     }
 
@@ -151,10 +157,24 @@ impl Hooks {
         self.surroundings.hands.end_runs();
     }
 
+    /// Notes every change that has come; ready after the last one ever.
+    fn hear(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut changes = self.changes();
+        let Some(changes) = changes.as_mut() else { return Poll::Ready(()) };
+        while let Some(changed) = ready!(changes.poll_recv(context)) {
+            self.notice(&changed);
+        }
+        Poll::Ready(())
+    }
+
     /// The cache has news.
     fn notice(&self, changed: &Changed) {
         let paths = self.paths_of(&changed.of);
-        if self.is_any_about(&paths) && self.seen().changed(&changed.of, changed.version.as_ref()) {
+        if !self.is_any_about(&paths) {
+            return;
+        }
+        let mut seen = self.seen();
+        if seen.changed(&changed.of, changed.version.as_ref()) {
             self.tell(&paths);
         }
     }
@@ -175,6 +195,10 @@ impl Hooks {
 
     fn is_any_about(&self, paths: &[String]) -> bool {
         paths.iter().any(|path| !self.patterns.covering(path).is_empty())
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Option<UnboundedReceiver<Changed>>> {
+        self.changes.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

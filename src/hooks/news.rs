@@ -29,6 +29,11 @@ impl News {
         self.paths.insert(path);
     }
 
+    /// Nor do others fit that were left out earlier.
+    pub(super) fn truncate(&mut self) {
+        self.is_truncated = true;
+    }
+
     /// Each folder once, sorted; and whether some did not fit.
     pub(super) fn into_paths(self) -> (Vec<String>, bool) {
         (self.paths.into_iter().collect(), self.is_truncated)

@@ -43,6 +43,19 @@ impl Schedule {
         self.running = true;
     }
 
+    /// How long ago the first change came that no run knows yet, and how long ago the last run began.
+    pub(super) fn ages(&self, now: Instant) -> [Option<Duration>; 2] {
+        [self.waiting_since, self.began].map(|at| Some(now.saturating_duration_since(at?)))
+    }
+
+    /// Goes on from where another schedule was, of which [`Self::ages`] said this at `now`.
+    pub(super) fn go_on_from(&mut self, [waits, ran]: [Option<Duration>; 2], now: Instant) {
+        // A machine that began a moment ago knows no instant that is long ago: the wait begins anew.
+        let ago = |age: Duration| now.checked_sub(age).unwrap_or(now);
+        self.waiting_since = waits.map(ago);
+        self.began = ran.map(ago);
+    }
+
     /// The run is over.
     pub(super) fn end(&mut self) {
         self.running = false;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::cache::SecretRef;
+use crate::handover::CarriedSight;
 use crate::secret::Version;
 
 /// The versions, by secret. As large as there are secrets that hooks are about.
@@ -36,6 +37,22 @@ impl Seen {
         let is_news = known.is_some();
         self.0.insert(of.clone(), Known { version: Some(version.clone()), told: is_news });
         is_news
+    }
+
+    /// All of it, for the next worker.
+    pub(super) fn export(&self) -> Vec<CarriedSight> {
+        let sight = |(of, known): (&SecretRef, &Known)| CarriedSight {
+            of: of.clone(),
+            version: known.version.clone(),
+            told: known.told,
+        };
+        self.0.iter().map(sight).collect()
+    }
+
+    /// Knows what another worker knew.
+    pub(super) fn import(&mut self, sights: Vec<CarriedSight>) {
+        let known = |CarriedSight { of, version, told }| (of, Known { version, told });
+        self.0.extend(sights.into_iter().map(known));
     }
 
     /// Whether anything is known of a secret.

@@ -16,19 +16,19 @@ use crate::pattern::{Bad, Set};
 /// One hook.
 pub(super) struct Task {
     /// Its place in the configuration.
-    number: usize,
+    pub(super) number: usize,
     config: Config,
     what: String,
     patterns: Set,
-    surroundings: Arc<Surroundings>,
+    pub(super) surroundings: Arc<Surroundings>,
     /// Guards what waits and what has been done; held for a note only.
     notes: Mutex<Notes>,
-    told: Notify,
+    pub(super) told: Notify,
 }
 
-struct Notes {
-    schedule: Schedule,
-    news: News,
+pub(super) struct Notes {
+    pub(super) schedule: Schedule,
+    pub(super) news: News,
     runs: u64,
     failures: u64,
     last_run: Option<SystemTime>,
@@ -53,8 +53,7 @@ impl Task {
 
     /// Notes that a secret changed which is shown at `paths`, as far as the hook is about them.
     pub(super) fn tell(&self, paths: &[String], now: Instant) {
-        let about: Vec<_> =
-            paths.iter().filter(|path| !self.patterns.covering(path).is_empty()).cloned().collect();
+        let about = self.about(paths);
         if about.is_empty() {
             return;
         }
@@ -69,9 +68,15 @@ impl Task {
         self.told.notify_one();
     }
 
+    /// Those of `paths` that the hook is about.
+    pub(super) fn about(&self, paths: &[String]) -> Vec<String> {
+        paths.iter().filter(|path| !self.patterns.covering(path).is_empty()).cloned().collect()
+    }
+
     /// Runs the hook whenever it is due, until the mount ends.
     pub(super) async fn serve(self: Arc<Self>) {
         let mut stop = self.surroundings.stop.subscribe();
+        let mut still = self.surroundings.still.subscribe();
         loop {
             let due = self.notes().schedule.due();
             tokio::select! {
@@ -80,9 +85,15 @@ impl Task {
                 () = self.told.notified() => continue,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
-            let (paths, truncated) = self.begin(Instant::now()).into_paths();
-            let outcome = self.surroundings.hands.run(self.number, paths, truncated).await;
-            self.end(outcome);
+            match self.begin(Instant::now()) {
+                Some(run) => self.end(run.await),
+                // The next worker runs it, or we do when there is none.
+                None => tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    _ = still.wait_for(|still| !still) => {}
+                },
+            }
         }
     }
 
@@ -102,13 +113,23 @@ impl Task {
         }
     }
 
-    fn begin(&self, now: Instant) -> News {
+    /// Begins a run, unless hooks stand still; what comes of it.
+    fn begin(&self, now: Instant) -> Option<impl Future<Output = Outcome> + use<>> {
+        // Looked at for as long as it takes to give the order: a change is with the hands or with the next worker, and never with both.
+        let still = self.surroundings.still.borrow();
+        if *still {
+            return None;
+        }
         self.surroundings.counters.hook_runs.count();
-        let mut notes = self.notes();
-        notes.schedule.begin(now);
-        notes.runs += 1;
-        notes.last_run = Some(SystemTime::now());
-        std::mem::take(&mut notes.news)
+        let news = {
+            let mut notes = self.notes();
+            notes.schedule.begin(now);
+            notes.runs += 1;
+            notes.last_run = Some(SystemTime::now());
+            std::mem::take(&mut notes.news)
+        };
+        let (paths, truncated) = news.into_paths();
+        Some(self.surroundings.hands.run(self.number, paths, truncated))
     }
 
     fn end(&self, outcome: Outcome) {
@@ -128,7 +149,7 @@ impl Task {
         notes.last = Some(outcome);
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
+    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -1,6 +1,8 @@
 //! Owns the checks of hooks on a backend in memory and on little programs of the shell.
 //! Does not know a mount; tests/it/hooks.rs has one.
 
+mod handed_over;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,8 +32,20 @@ struct World {
 fn world(hooks: impl FnOnce(&Path) -> Vec<Config>) -> World {
     let folder = tempfile::tempdir().unwrap();
     let backend = Arc::new(Faulty::new());
+    let cache = cache_over(&backend);
+    let hooks = hooks(folder.path());
+    let jobs = hooks.iter().map(Config::job).collect();
+    let hands = Hands::new(Err("no mount".into()), "/mnt".into(), jobs).unwrap();
+    let hooks = hooks_over(&cache, hooks, &hands);
+    World { backend, cache, hooks, hands, folder }
+}
+
+fn cache_over(backend: &Arc<Faulty>) -> Arc<SecretCache> {
     let source = Source { name: "test".into(), backend: backend.clone() };
-    let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
+    Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System))
+}
+
+fn hooks_over(cache: &Arc<SecretCache>, hooks: Vec<Config>, hands: &Hands) -> Arc<Hooks> {
     let tree = |at: &str, path: &str| {
         let permissions = Permissions { uid: 0, gid: 0, file_mode: 0o400 };
         Tree::of_place(vec![at.to_owned()], of(path), permissions)
@@ -41,12 +55,8 @@ fn world(hooks: impl FnOnce(&Path) -> Vec<Config>) -> World {
     let promises = Promises::new(freshness, vec![], vec![]).unwrap();
     let trees = Trees::new(vec![tree("all", "secret"), tree("team", "secret/team")]).with_promises(promises);
     let leases = Arc::new(Leases::plain(cache.clone()));
-    let hooks = hooks(folder.path());
-    let jobs = hooks.iter().map(Config::job).collect();
-    let hands = Hands::new(Err("no mount".into()), "/mnt".into(), jobs).unwrap();
     let client = hands.client().unwrap();
-    let hooks = Hooks::new(hooks, trees, cache.clone(), leases, "/mnt".into(), client).unwrap();
-    World { backend, cache, hooks: Arc::new(hooks), hands, folder }
+    Arc::new(Hooks::new(hooks, trees, cache.clone(), leases, "/mnt".into(), client).unwrap())
 }
 
 fn of(path: &str) -> SecretRef {

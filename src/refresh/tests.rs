@@ -268,6 +268,34 @@ async fn a_watched_secret_stays_in_use_and_a_wanted_one_is_fetched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_watches_is_told_once_of_what_somebody_else_has_read_anew() {
+    let mut world = World::of(1, TTL);
+    let of = of("f/0");
+    let put = |world: &World, value: &str| world.backend.put("f/0", &[("value", value.as_bytes())]);
+    world.cache.want(&of);
+    world.pass(TTL / 4).await;
+    // It is not held when it changes, and a reader has it back before it is seen that it is watched.
+    world.cache.flush();
+    put(&world, "canary-2");
+    world.read(0).await.unwrap();
+    for _ in 0..3 {
+        world.cache.want(&of);
+        world.pass(TTL / 4).await;
+    }
+    assert_eq!(world.news.try_recv().unwrap().version.unwrap().as_str(), "2");
+    assert!(world.news.try_recv().is_err());
+    // What is told when it is found is not told again because it is watched.
+    put(&world, "canary-3");
+    world.cache.refresh(&of).await.unwrap();
+    for _ in 0..3 {
+        world.cache.want(&of);
+        world.pass(TTL / 4).await;
+    }
+    assert_eq!(world.news.try_recv().unwrap().version.unwrap().as_str(), "3");
+    assert!(world.news.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_fell_between_two_workers_is_told_once_however_it_is_found() {
     let mut world = World::of(3, TTL);
     let left = |number: usize, version: &str| (of(&format!("f/{number}")), Version::new(version));

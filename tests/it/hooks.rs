@@ -122,6 +122,35 @@ fn a_change_that_came_while_no_worker_was_there_is_told_by_the_next_one() {
 }
 
 #[test]
+fn a_change_that_waits_for_its_run_while_the_worker_is_exchanged_is_told_once() {
+    let Some(()) = available("mount", possible()) else { return };
+    let script = "cat $SECRETFS_PATHS/password >> $1/seen; echo x >> $1/done";
+    let more = "[[hook]]\npath = \"/other\"\nexec = [\"/bin/true\"]\ndebounce = 0\ninterval = 0\n";
+    let hooks = shell(script, more).replacen("debounce = 0", "debounce = \"5s\"", 1);
+    let world = World::new("", &hooks);
+    let mount = world.start();
+    let hook = |at: usize, what: &str| {
+        let output = run(secretfs().args(["status", "--json"]).arg(&mount.at)).stdout;
+        serde_json::from_slice::<serde_json::Value>(&output).unwrap()["mounts"][0]["hooks"][at][what].clone()
+    };
+    world.rotate(&mount, 2);
+    wait_until("a change that waits", || hook(0, "state") == "waiting");
+    let before = mount.worker();
+    run(secretfs().arg("upgrade").arg(&mount.at));
+    assert_ne!(mount.worker(), before);
+    world.wait_for("done", "x\n");
+    wait_until("the end of the run", || hook(0, "state") == "idle");
+    assert_eq!(hook(0, "runs"), 1);
+    assert_eq!(world.read("seen"), "canary-password-2");
+    // What the old worker knew is no news to the new one: whatever it found would have waited with this.
+    assert_eq!(mount.read("other/value").unwrap(), b"canary-other");
+    world.store.put("other", &["value=canary-other-2"]);
+    assert_eq!(mount.read("other/value").unwrap(), b"canary-other-2");
+    wait_until("another hook", || hook(1, "runs") == 1);
+    assert_eq!((hook(0, "runs"), hook(0, "state")), (1.into(), "idle".into()));
+}
+
+#[test]
 fn what_a_program_prints_stays_out_of_the_log_where_that_is_asked_for() {
     let Some(()) = available("mount", possible()) else { return };
     let script = "cat $SECRETFS_PATHS/password; cat $SECRETFS_PATHS/.env >&2";

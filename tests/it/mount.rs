@@ -4,6 +4,7 @@
 mod ages;
 mod background;
 mod changes;
+mod closes;
 mod copies;
 mod crashes;
 mod directories;
@@ -11,6 +12,7 @@ mod fstab;
 mod hidden;
 pub mod lifecycle;
 mod names;
+mod panics;
 mod permissions;
 pub mod readonly;
 mod service;

@@ -16,9 +16,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::channel::{Channel, Handed, ToHolder, ToWorker};
 use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
-use super::{Failure, Plan};
+use super::{Failure, Plan, harden};
 use crate::fs::CarriedFiles;
-use crate::fuse::{self, Unmounted};
+use crate::fuse::{self, SessionEnd, Unmounted};
 use crate::handover::Fingerprint;
 use crate::hands;
 use crate::leases::read_ledger;
@@ -47,6 +47,7 @@ enum FromHolder {
 pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     // It was started by a descriptor, and would be called by that one's number: `ps` and `top` show this.
     let _ = rustix::thread::set_name(NAME);
+    harden::end_at_panic();
     // Before anything else: every thread is born into it.
     let entered = sandbox::enter(&Rules::of(&plan));
     let options = plan.fuse_options();
@@ -102,6 +103,11 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
         until_the_end(&channel, (&mut told, &mut outlives_holder), &serving, (&runtime, &parts, fingerprint));
     let why = runtime.block_on(until_the_end);
     match why {
+        End::Failed => {
+            tracing::error!("requests are not read any more, though the mount is there");
+            // As a crash, and as if killed, for the same reason as below.
+            std::process::exit(harden::PANICKED);
+        }
         End::Over => {
             // At once: what follows may take its time, and nobody can read any more.
             parts.fs.flush();
@@ -126,6 +132,8 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
 enum End {
     Told,
     Over,
+    /// The mount is there, and this process does not serve it.
+    Failed,
     HolderGone,
 }
 
@@ -139,9 +147,13 @@ async fn until_the_end(
     loop {
         let message = tokio::select! {
             message = told.recv() => message,
-            () = serving.over() => return End::Over,
+            over = serving.over() => return match over {
+                SessionEnd::Gone => End::Over,
+                SessionEnd::Failed => End::Failed,
+            },
         };
         match message {
+            Some(FromHolder::Told(ToWorker::Ping(_), _)) if serving.has_failed() => return End::Failed,
             Some(FromHolder::Told(ToWorker::Ping(number), _)) => {
                 let (channel, progress) = (channel.clone(), serving.progress().clone());
                 // By those who wait for backends as well: they must not be stuck either.
@@ -150,7 +162,8 @@ async fn until_the_end(
             Some(FromHolder::Told(ToWorker::HandOver { successor }, files)) => match files.into_iter().next()
             {
                 Some(to) => {
-                    let held = (parts.cache.clone(), parts.leases.clone(), parts.fs.clone());
+                    let (cache, leases) = (parts.cache.clone(), parts.leases.clone());
+                    let held = (cache, leases, parts.fs.clone(), parts.hooks.clone());
                     old.hand_over(held, (successor, to), fingerprint, channel);
                 }
                 None => {

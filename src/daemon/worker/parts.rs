@@ -45,13 +45,13 @@ pub(super) struct Parts {
     pub(super) cache: Arc<SecretCache>,
     pub(super) leases: Arc<Leases>,
     trees: Trees,
-    hooks: Arc<Hooks>,
+    pub(super) hooks: Arc<Hooks>,
     hands: hands::Client,
     deadline: Duration,
     pair_window: Duration,
     max_value_size: usize,
-    /// From the start: what nobody hears is lost.
-    changes: UnboundedReceiver<Changed>,
+    /// From the start: what nobody hears is lost. For those who watch, and for hooks.
+    changes: [UnboundedReceiver<Changed>; 2],
 }
 
 /// All of it.
@@ -60,10 +60,11 @@ pub(super) struct Shown {
     pub(super) cache: Arc<SecretCache>,
     pub(super) leases: Arc<Leases>,
     trees: Trees,
-    hooks: Arc<Hooks>,
+    pub(super) hooks: Arc<Hooks>,
     hands: hands::Client,
     deadline: Duration,
     news: Option<(UnboundedReceiver<Changed>, UnboundedReceiver<Changed>)>,
+    of_hooks: Option<UnboundedReceiver<Changed>>,
 }
 
 /// What runs in the background and is to be stopped.
@@ -92,7 +93,7 @@ impl Parts {
         let hooks = Hooks::new(plan.hooks, of_hooks, cache.clone(), leases.clone(), at.to_owned(), client)
             .map_err(Failure::Hooks)?;
         let hooks = Arc::new(hooks);
-        let changes = cache.subscribe();
+        let changes = [cache.subscribe(), cache.subscribe()];
         Ok(Self { cache, leases, trees, hooks, hands, deadline, pair_window, max_value_size, changes })
     }
 
@@ -106,7 +107,9 @@ impl Parts {
             .with_journal(journal);
         let late = fs.subscribe_to_late();
         let fs = Arc::new(fs);
-        Shown { fs, cache, leases, trees, hooks, hands, deadline, news: Some((changes, late)) }
+        let [changes, of_hooks] = changes;
+        let (news, of_hooks) = (Some((changes, late)), Some(of_hooks));
+        Shown { fs, cache, leases, trees, hooks, hands, deadline, news, of_hooks }
     }
 }
 
@@ -130,7 +133,8 @@ impl Shown {
                 tracing::info!("programs that watch files (inotify) are not told of changes: {why}");
             }
         }
-        let hooks = runtime.spawn(self.hooks.clone().run(self.cache.subscribe()));
+        let changes = self.of_hooks.take().unwrap_or_else(|| self.cache.subscribe());
+        let hooks = runtime.spawn(self.hooks.clone().run(changes));
         runtime.spawn(Refresher::new(self.cache.clone(), self.leases.clone()).run());
         for backend in self.cache.backends() {
             runtime.spawn(async move { backend.tend().await });

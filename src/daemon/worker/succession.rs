@@ -17,6 +17,7 @@ use super::{FromHolder, say};
 use crate::cache::SecretCache;
 use crate::fs::{CarriedFiles, SecretFs};
 use crate::handover::{self, Fingerprint, Paused, Problem};
+use crate::hooks::Hooks;
 use crate::leases::Leases;
 
 /// How long what was begun may take: a lease that is being made, a login.
@@ -25,7 +26,7 @@ const PATIENCE_TO_STAND_STILL: Duration = Duration::from_secs(5);
 const PATIENCE_ON_THE_WAY: Duration = Duration::from_secs(10);
 
 /// What a worker holds.
-pub(super) type Held = (Arc<SecretCache>, Arc<Leases>, Arc<SecretFs>);
+pub(super) type Held = (Arc<SecretCache>, Arc<Leases>, Arc<SecretFs>, Arc<Hooks>);
 
 /// The side of the worker that goes.
 pub(super) struct Old {
@@ -44,7 +45,7 @@ impl Old {
     /// Hands over all that is held, and stands still until it is told to go on or killed. Needs a runtime.
     pub(super) fn hand_over(
         &mut self,
-        (cache, leases, fs): Held,
+        (cache, leases, fs, hooks): Held,
         (successor, to): (u64, OwnedFd),
         fingerprint: Fingerprint,
         channel: &Channel,
@@ -61,7 +62,10 @@ impl Old {
                 paused = handover::pause(&cache, &leases, &fs, PATIENCE_TO_STAND_STILL) => paused,
             };
             let handed = match paused {
-                Ok(paused) => send(paused, UnixStream::from(to), fingerprint).await,
+                Ok(mut paused) => {
+                    paused.carry(hooks.stand_still());
+                    send(paused, UnixStream::from(to), fingerprint).await
+                }
                 Err(problem) => Err(problem),
             };
             match handed {
@@ -74,6 +78,7 @@ impl Old {
                     say(&channel, &ToHolder::HandedOver(successor, Handed::Nothing(problem.to_string())));
                 }
             }
+            hooks.go_on();
         }));
     }
 
@@ -128,9 +133,10 @@ pub(super) async fn succeed(
                 receiving = None;
                 let unread = || Err(Taken::Lost("it could not be read".to_owned()));
                 let taken = match received.unwrap_or_else(unread) {
-                    Ok(received) => {
+                    Ok(mut received) => {
                         tracing::debug!(counts = ?received.counts(), "taken in");
                         // Now, while the other answers still: it is gone from one moment to the next.
+                        parts.hooks.import(received.take_hooks());
                         files = received.install(&parts.cache, &parts.leases).await;
                         Taken::All
                     }
@@ -160,6 +166,7 @@ mod tests {
     use crate::backend::mint::{Mint, Role};
     use crate::cache::{Limits, SecretRef, Source, SourceId};
     use crate::clock::Clock;
+    use crate::hands;
     use crate::path::BackendPath;
     use crate::tree::Trees;
 
@@ -171,7 +178,10 @@ mod tests {
         let cache = Arc::new(SecretCache::new(vec![source], Limits::default(), Clock::System));
         let leases = Arc::new(Leases::plain(cache.clone()));
         let fs = Arc::new(SecretFs::new(Trees::new(vec![]), cache.clone(), 1024).with_leases(leases.clone()));
-        (cache, leases, fs)
+        let hands = hands::Client::over(UnixStream::pair().unwrap().0, Err("none".to_owned())).unwrap();
+        let trees = Trees::new(vec![]);
+        let hooks = Hooks::new(vec![], trees, cache.clone(), leases.clone(), "/none".into(), hands).unwrap();
+        (cache, leases, fs, Arc::new(hooks))
     }
 
     fn role() -> SecretRef {

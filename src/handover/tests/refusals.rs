@@ -88,8 +88,10 @@ fn what_is_about_a_backend_or_a_way_of_asking_that_is_not_there_is_refused() {
         ..kept("a")
     };
     for of in [of(2, 0), of(u32::MAX, 0), of(0, 1)] {
-        let watched = Frame::Watched((of, None));
+        let watched = Frame::Watched((of.clone(), None));
         assert_eq!(refused(&worker, &of_frames(vec![watched, Frame::End(1)])), Refused::Unknown);
+        let seen = Frame::Seen(CarriedSight { of, version: None, told: true });
+        assert_eq!(refused(&worker, &of_frames(vec![seen, Frame::End(1)])), Refused::Unknown);
     }
     // The first backend makes nothing.
     let nature = Frame::Nature((of(0, 0), crate::backend::issuer::Nature::OnDemand));

@@ -178,6 +178,15 @@ async fn who_watches_is_told_of_what_changed_after_the_handover_too() {
     assert_eq!(news.try_recv().unwrap().version, Some(Version::new("2")));
 }
 
+#[tokio::test]
+async fn what_hooks_know_comes_as_it_was() {
+    let world = World::new();
+    let (old, new) = (warm(&world).await, world.worker());
+    let mut state = new.receive(&old.export().await).unwrap();
+    assert_eq!(state.take_hooks(), of_hooks());
+    assert_eq!(state.take_hooks(), CarriedHooks::default(), "once");
+}
+
 /// What `status` tells, but for what is counted from the time of day when it is asked.
 fn told(leases: &Leases) -> Vec<String> {
     let each = leases.states().into_iter().map(|state| {

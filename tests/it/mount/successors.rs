@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use secretfs::fuse::SessionEnd;
+
 use super::lifecycle::{run_ok, unmount, wait_for};
 use super::small_store;
 use crate::support::available;
@@ -51,7 +53,7 @@ fn the_end_of_a_mount_that_somebody_has_taken_away_leaves_its_successor_alone() 
     let device = || std::fs::metadata(&first.at).unwrap().dev();
     let before = device();
     run(std::process::Command::new("umount").arg(&first.at));
-    first.runtime.block_on(first.mounted.over());
+    assert_eq!(first.runtime.block_on(first.mounted.over()), SessionEnd::Gone);
     let mut second = mount_anew(&store, &first.at);
     let read = |at: &std::path::Path| std::fs::read(at.join("api-key/value"));
     wait_for(|| read(&first.at).is_ok());

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secretfs::access::Permissions;
+use secretfs::backend::Backend;
 use secretfs::backend::faulty::Faulty;
 use secretfs::cache::{Changed, Limits, SecretCache, SecretRef, Source, SourceId};
 use secretfs::clock::Clock;
@@ -36,11 +37,22 @@ impl Rig {
     /// A mount of one empty backend, at the directory `tree` of the mount (none: as the whole mount). An answer is served for an
     /// hour: nothing changes unless a test says so.
     pub fn mount(tree: &[&str]) -> Self {
+        Self::mount_within(Duration::from_secs(5), tree)
+    }
+
+    /// The same; every request is answered within `deadline`.
+    pub fn mount_within(deadline: Duration, tree: &[&str]) -> Self {
+        let backend = Arc::new(Faulty::new());
+        Self { backend: backend.clone(), ..Self::mount_of(backend, deadline, tree) }
+    }
+
+    /// The same of another backend than [`Rig::backend`].
+    pub fn mount_of(of_mount: Arc<dyn Backend>, deadline: Duration, tree: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().canonicalize().unwrap().join("mnt");
         std::fs::create_dir(&at).unwrap();
         let backend = Arc::new(Faulty::new());
-        let source = Source { name: "test".into(), backend: backend.clone() };
+        let source = Source { name: "test".into(), backend: of_mount };
         // What a test has just put is found.
         let (ttl, negative_ttl) = (Duration::from_secs(3600), Duration::ZERO);
         let freshness = Freshness { ttl, negative_ttl, ..Freshness::default() };
@@ -56,12 +68,8 @@ impl Rig {
         let fs = Arc::new(SecretFs::new(Trees::new(vec![tree]), cache.clone(), 1 << 20));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = fuse::Options {
-            source: "secretfs#test".into(),
-            allow_other: false,
-            deadline: Duration::from_secs(5),
-            threads: 2,
-        };
+        let options =
+            fuse::Options { source: "secretfs#test".into(), allow_other: false, deadline, threads: 2 };
         let held = fuse::hold(&at, &options).unwrap();
         let hands = Hands::new(held.place(), at.clone(), vec![]).unwrap();
         let (client, handle) = (hands.client().unwrap(), runtime.handle().clone());
