@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-pub use attributes::{device_of, set_read_only};
+pub use attributes::{device_of, number_of, set_read_only};
 
 /// What the source of our mounts begins with in /proc/self/mountinfo; what was mounted follows.
 pub const SOURCE_PREFIX: &str = "secretfs#";
@@ -20,6 +20,8 @@ pub const SOURCE_PREFIX: &str = "secretfs#";
 /// A mount of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// Its own number: no two mounts that live at the same time have the same (field 1, proc(5)).
+    pub number: u64,
     /// Where.
     pub at: PathBuf,
     /// What, as it was given to `secretfs mount`.
@@ -52,12 +54,20 @@ pub fn containing(path: &Path) -> io::Result<Option<Mount>> {
     Ok(mounts.max_by_key(|mount| mount.at.as_os_str().len()))
 }
 
-/// The device number of our mount at `at` that nothing covers. Never touches the mount, which may not answer.
+/// Our mount at `at` that no other of ours covers. Never touches the mount, which may not answer.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn at(at: &Path) -> io::Result<Option<Mount>> {
+    Ok(ours()?.into_iter().rfind(|mount| mount.at == at))
+}
+
+/// The device number of our mount [at](self::at) this place.
 ///
 /// # Errors
 /// As for [`ours`].
 pub fn device_at(at: &Path) -> io::Result<Option<String>> {
-    Ok(ours()?.into_iter().rfind(|mount| mount.at == at).map(|mount| mount.device))
+    Ok(self::at(at)?.map(|mount| mount.device))
 }
 
 /// Takes what is mounted at `at` (absolute, without links) away: as root by umount(2), as a user by the helper that
@@ -96,9 +106,21 @@ pub struct Table(Vec<Seen>);
 
 /// Which part of which filesystem is seen where.
 struct Seen {
+    number: u64,
+    /// The mount that it stands on.
+    on: u64,
     device: String,
     root: PathBuf,
     at: PathBuf,
+}
+
+/// Where one mount is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The path to it.
+    pub at: PathBuf,
+    /// Something else is mounted on it, and the path leads there.
+    pub is_covered: bool,
 }
 
 /// A place in a filesystem: the same for all the names that bind mounts give it.
@@ -121,10 +143,22 @@ impl Table {
         let seen = |line: &[u8]| {
             let fields = fields(line);
             let path = |at: usize| Some(OsString::from_vec(unescape(fields.get(at)?)).into());
+            let number = |at: usize| std::str::from_utf8(fields.get(at)?).ok()?.parse().ok();
             let device = String::from_utf8_lossy(fields.get(2)?).into_owned();
-            Some(Seen { device, root: path(3)?, at: path(4)? })
+            Some(Seen { number: number(0)?, on: number(1)?, device, root: path(3)?, at: path(4)? })
         };
         Self(table.split(|b| *b == b'\n').filter_map(seen).collect())
+    }
+
+    /// Where the mount of this number is, wherever somebody has moved it to; nowhere if it is not in the tree, or not the whole of this
+    /// device: numbers are given again.
+    pub fn whereabouts(&self, number: u64, device: &str) -> Option<Whereabouts> {
+        let is_it =
+            |seen: &&Seen| seen.number == number && seen.device == device && seen.root == Path::new("/");
+        let at = self.0.iter().find(is_it)?.at.clone();
+        // What stands on it further down is at another path.
+        let is_covered = self.0.iter().any(|seen| seen.on == number && seen.at == at);
+        Some(Whereabouts { at, is_covered })
     }
 
     /// Where `path` (absolute, without links) lies; nothing where the table does not say it.
@@ -152,6 +186,7 @@ fn parse(table: &[u8]) -> Vec<Mount> {
     let line = |line: &[u8]| {
         let fields = fields(line);
         let dash = fields.iter().position(|field| *field == b"-")?;
+        let number = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
         let device = String::from_utf8_lossy(fields.get(2)?).into_owned();
         let at = unescape(fields.get(4)?);
         let kind = fields.get(dash + 1)?;
@@ -162,6 +197,7 @@ fn parse(table: &[u8]) -> Vec<Mount> {
         let owner = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
         let owner = owner.unwrap_or(0);
         kind.starts_with(b"fuse").then(|| Mount {
+            number,
             at: OsString::from_vec(at).into(),
             source,
             device,
@@ -232,6 +268,24 @@ mod tests {
         assert!(!at("/alias/mnt").is_in(&at("/data/a/mnt/x")) && !at("/alias2").is_in(&at("/alias")));
         assert!(!at("/data/a/tmp/x").is_in(&at("/data/a")), "another filesystem");
         assert!(Table::parse(b"").location(Path::new("/")).is_none());
+    }
+
+    #[test]
+    fn a_mount_is_found_wherever_it_was_moved_to_and_not_taken_for_a_bind_of_it() {
+        let table = Table::parse(
+            b"27 1 254:0 / / rw - ext4 /dev/vda rw\n\
+            40 27 0:50 / /moved\\040away/mnt ro - fuse.secretfs secretfs#x ro\n\
+            41 27 0:50 / /bind ro - fuse.secretfs secretfs#x ro\n\
+            42 27 0:50 /team /part ro - fuse.secretfs secretfs#x ro\n\
+            43 41 0:60 / /bind rw - tmpfs tmpfs rw\n\
+            44 40 0:61 / /moved\\040away/mnt/file rw - tmpfs tmpfs rw\n",
+        );
+        let found = |at: &str, is_covered| Some(Whereabouts { at: at.into(), is_covered });
+        assert_eq!(table.whereabouts(40, "0:50"), found("/moved away/mnt", false));
+        assert_eq!(table.whereabouts(41, "0:50"), found("/bind", true));
+        for (number, device) in [(42, "0:50"), (40, "0:51"), (45, "0:50")] {
+            assert_eq!(table.whereabouts(number, device), None, "{number}");
+        }
     }
 
     #[test]

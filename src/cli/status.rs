@@ -271,7 +271,14 @@ mod tests {
     use crate::control::status::{HeldLine, Totals, Watchers, spelled};
 
     fn mount(at: &str, device: &str, root: &str) -> Mount {
-        Mount { at: at.into(), source: "store:/a".into(), device: device.into(), root: root.into(), owner: 0 }
+        Mount {
+            number: 1,
+            at: at.into(),
+            source: "store:/a".into(),
+            device: device.into(),
+            root: root.into(),
+            owner: 0,
+        }
     }
 
     fn status(then: SystemTime) -> Status {

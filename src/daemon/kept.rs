@@ -35,6 +35,9 @@ struct About {
     protocol: u32,
     at: OsString,
     device: Option<String>,
+    /// An older program does not say it.
+    #[serde(default)]
+    number: Option<u64>,
     offered: Offered,
     why_untouchable: Option<String>,
     since: SystemTime,
@@ -45,6 +48,8 @@ struct About {
 struct Whereabouts {
     at: OsString,
     device: Option<String>,
+    #[serde(default)]
+    number: Option<u64>,
 }
 
 /// What the service manager has of an earlier mount.
@@ -111,8 +116,8 @@ pub(super) struct Kept {
 impl Kept {
     fn of(stored: &mut Vec<(String, OwnedFd)>) -> Option<Self> {
         let said = content(take(stored, ABOUT)?).ok()?;
-        let Whereabouts { at, device } = serde_json::from_slice(&said).ok()?;
-        let place = MountPoint { at: PathBuf::from(at), device };
+        let Whereabouts { at, device, number } = serde_json::from_slice(&said).ok()?;
+        let place = MountPoint { at: PathBuf::from(at), device, number };
         let about = serde_json::from_slice(&said).ok().filter(|about: &About| about.protocol == PROTOCOL);
         let (Some(about), Some(requests)) = (about, take(stored, REQUESTS)) else {
             // Whoever looks at its place would wait for it, and nobody is going to serve it.
@@ -122,7 +127,15 @@ impl Kept {
             return None;
         };
         // The one before may have been told to unmount, and died over it; somebody may have mounted anew in its place.
-        let is_there = fuse::lives(requests.as_fd()) && place.is_ours().unwrap_or(false);
+        let lives = fuse::lives(requests.as_fd());
+        let is_there = lives && place.is_ours().unwrap_or(false);
+        // It was moved, and whoever looks at it there would wait for nobody.
+        if lives
+            && !is_there
+            && let Err(error) = place.detach_in_use()
+        {
+            tracing::warn!("an earlier mount is not taken out of the tree: {error}");
+        }
         is_there.then(|| Self {
             requests,
             place,
@@ -151,6 +164,7 @@ impl Kept {
             protocol: PROTOCOL,
             at: self.place.at.clone().into_os_string(),
             device: self.place.device.clone(),
+            number: self.place.number,
             offered: self.offered,
             why_untouchable: self.why_untouchable.clone(),
             since: self.since,
@@ -243,6 +257,7 @@ mod tests {
             protocol: PROTOCOL,
             at: at.into(),
             device: Some("0:77".into()),
+            number: Some(7),
             offered: serde_json::from_str(offered).unwrap(),
             why_untouchable: None,
             since: SystemTime::now(),
@@ -303,7 +318,7 @@ mod tests {
         std::os::unix::fs::symlink(&folder, folder.join("folder")).unwrap();
         let requests = rustix::fs::memfd_create("requests", MemfdFlags::CLOEXEC).unwrap();
         let About { offered, since, .. } = about("/");
-        let place = MountPoint { at: at.clone(), device: None };
+        let place = MountPoint { at: at.clone(), device: None, number: None };
         let (journal, ledger) = (vec![], vec![]);
         let kept = Kept { requests, place, offered, why_untouchable: None, since, journal, ledger };
         for name in ["mnt", "link", "folder/mnt", "folder/link", "folder/folder/link/"] {

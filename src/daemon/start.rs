@@ -179,7 +179,7 @@ pub fn called() -> Result<Called, NotCalled> {
 impl Called {
     /// Where the mount is.
     pub(super) fn place(&self) -> MountPoint {
-        MountPoint { at: PathBuf::from(&self.start.at), device: self.start.device.clone() }
+        MountPoint { at: PathBuf::from(&self.start.at), device: self.start.device.clone(), number: None }
     }
 
     /// The same, of one that it cannot do without.

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
-use crate::mounts::{device_of, set_read_only};
+use crate::mounts::{device_of, number_of, set_read_only};
 
 /// A mount that stands in no tree yet. Dropped it is gone.
 pub(super) struct Detached {
@@ -70,6 +70,11 @@ impl Unattached {
     /// The device number, as [`mounts::Mount`](crate::mounts::Mount) has it.
     pub fn device(&self) -> io::Result<String> {
         device_of(self.0.as_fd())
+    }
+
+    /// The number of the mount itself, which it keeps wherever it is put.
+    pub fn number(&self) -> Option<u64> {
+        number_of(self.0.as_fd())
     }
 
     /// Puts the mount into the tree at `at`, over what is there; a link that somebody puts there meanwhile is not followed.

@@ -45,6 +45,8 @@ pub struct Held {
     pub offered: Offered,
     /// The number of its device, as [`mounts::Mount`] has it; none where it was gone at once.
     pub device: Option<String>,
+    /// The number of the mount; none where nobody says it.
+    pub number: Option<u64>,
     /// What is to be put into the tree; none where it is there already.
     pub unattached: Option<Unattached>,
     /// Why no file in it can be touched, in words; none where it can.
@@ -94,6 +96,7 @@ pub fn hold(at: &Path, options: &Options) -> io::Result<Held> {
                 requests: kept,
                 offered: heard(&offered)?,
                 device: Some(device),
+                number: unattached.number(),
                 unattached: Some(unattached),
                 why_untouchable: None,
             })
@@ -101,12 +104,14 @@ pub fn hold(at: &Path, options: &Options) -> io::Result<Held> {
         Err(error) => {
             // Dropped it would unmount; that is left to whoever holds the descriptor.
             let session = ManuallyDrop::new(Session::new(first, at, &config(options))?);
+            // Somebody may have unmounted already.
+            let (device, number) = mounts::at(at)?.map(|mount| (mount.device, mount.number)).unzip();
             Ok(Held {
                 at: at.to_owned(),
                 requests: session.as_fd().try_clone_to_owned()?,
                 offered: heard(&offered)?,
-                // Somebody may have unmounted already.
-                device: mounts::device_at(at)?,
+                device,
+                number,
                 unattached: None,
                 why_untouchable: Some(why_untouchable(&error)),
             })

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 /// FUSE_NOTIFY_INVAL_INODE (linux/fuse.h).
 const INVAL_INODE: i32 = 2;
@@ -38,6 +39,6 @@ pub fn lives(requests: BorrowedFd<'_>) -> bool {
 pub(super) fn is_connected(requests: BorrowedFd<'_>) -> bool {
     let mut asked = [PollFd::from_borrowed_fd(requests, PollFlags::IN)];
     // `fuse_dev_poll` (fs/fuse/dev.c): an error is all that there is of a connection that is gone.
-    let result = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    let result = retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })));
     result.is_ok() && asked.iter().all(|asked| !asked.revents().contains(PollFlags::ERR))
 }

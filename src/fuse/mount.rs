@@ -127,9 +127,9 @@ pub fn mount(
     hands: hands::Client,
     runtime: Handle,
 ) -> io::Result<Mounted> {
-    let Held { at, requests, offered, device, unattached, .. } = held;
+    let Held { at, requests, offered, device, number, unattached, .. } = held;
     let serving = serve(fs, Living { requests, offered }, options, hands, runtime)?;
-    let mounted = Mounted { serving, place: MountPoint { at, device }, ended: false };
+    let mounted = Mounted { serving, place: MountPoint { at, device, number }, ended: false };
     // The last thing: it is served before it can be seen.
     unattached.map_or(Ok(()), |unattached| unattached.attach(mounted.place.at()))?;
     Ok(mounted)

@@ -105,6 +105,10 @@ impl World {
         for path in paths {
             self.change(path).await;
         }
+        self.run()
+    }
+
+    fn run(&self) -> tokio::task::JoinHandle<()> {
         tokio::spawn(self.hooks.clone().run(self.cache.subscribe()))
     }
 

@@ -1,4 +1,4 @@
-//! Owns what is asked and told of a mount by its descriptor: the number of its device, and by mount_setattr(2), which no safe crate
+//! Owns what is asked and told of a mount by its descriptor: its number, that of its device, and by mount_setattr(2), which no safe crate
 //! has, whether it can be written through. Does not know why somebody asks.
 #![allow(unsafe_code)]
 
@@ -39,4 +39,12 @@ pub fn device_of(file: BorrowedFd<'_>) -> io::Result<String> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(file, "", flags, StatxFlags::empty())?;
     Ok(format!("{}:{}", found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// The number of the mount that `file` lies in, as the mount table has it (statx(2), Linux 5.8); none where the kernel does not say it. The
+/// filesystem is asked nothing.
+pub fn number_of(file: BorrowedFd<'_>) -> Option<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(file, "", flags, StatxFlags::MNT_ID).ok()?;
+    StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID).then_some(found.stx_mnt_id)
 }

@@ -11,6 +11,7 @@ mod directories;
 mod fstab;
 mod hidden;
 pub mod lifecycle;
+mod moved;
 mod names;
 mod panics;
 mod permissions;

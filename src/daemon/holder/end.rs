@@ -88,7 +88,7 @@ impl Holder {
     /// ended the connection only.
     pub(super) fn note_over(&mut self) {
         let place = self.kept.place.clone();
-        let is_aborted = self.lives() && place.is_ours().unwrap_or(false);
+        let is_aborted = self.lives() && place.is_in_tree().unwrap_or(false);
         if self.ending.is_none() {
             let why = if is_aborted { "its connection was aborted" } else { "unmounted by somebody else" };
             tracing::info!(mountpoint = %place.at.display(), "unmounting: {why}");

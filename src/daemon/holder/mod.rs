@@ -148,11 +148,11 @@ pub fn hold(
 fn made(plan: &Plan) -> io::Result<(Kept, Option<Unattached>)> {
     let at = plan.mountpoint.canonicalize()?;
     let journal = Journal::make()?.into();
-    let fuse::Held { at, requests, offered, device, unattached, why_untouchable } =
+    let fuse::Held { at, requests, offered, device, number, unattached, why_untouchable } =
         fuse::hold(&at, &plan.fuse_options())?;
     let kept = Kept {
         requests,
-        place: MountPoint { at, device },
+        place: MountPoint { at, device, number },
         offered,
         why_untouchable,
         since: SystemTime::now(),

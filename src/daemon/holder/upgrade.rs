@@ -80,6 +80,7 @@ impl Holder {
         let started = UnixStream::pair().and_then(|(old, new)| {
             let command = self.command.renewed()?;
             let successor = self.start_worker(&command, Task::Succeed(&new.into()))?;
+            let words = Words::about(successor.number.0);
             Ok(Upgrade {
                 successor,
                 command,
@@ -87,7 +88,7 @@ impl Holder {
                 asked_by: vec![],
                 until: Instant::now() + PATIENCE,
                 stage: Stage::Preparing,
-                words: Words::default(),
+                words,
             })
         });
         match started {
@@ -114,10 +115,8 @@ impl Holder {
                 }
                 Verdict::Wait
             }
-            (Stage::HandingOver, ToHolder::HandedOver(to, handed))
-                if who == old.number && to == successor =>
-            {
-                upgrade.words.handed(handed)
+            (Stage::HandingOver, ToHolder::HandedOver(of, handed)) if who == old.number => {
+                upgrade.words.handed(of, handed)
             }
             (Stage::HandingOver, ToHolder::TookIn(taken)) if who == upgrade.successor.number => {
                 upgrade.words.taken(taken)

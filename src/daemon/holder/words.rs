@@ -4,8 +4,10 @@
 use super::super::channel::{Handed, Taken};
 
 /// What both have said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Words {
+    /// The number of the new one: what is said of another is of an upgrade that was abandoned.
+    successor: u64,
     handed: Option<Handed>,
     taken: Option<Taken>,
 }
@@ -22,9 +24,16 @@ pub(super) enum Verdict {
 }
 
 impl Words {
-    /// The old one has spoken.
-    pub(super) fn handed(&mut self, handed: Handed) -> Verdict {
-        self.handed = Some(handed);
+    /// Nobody has spoken.
+    pub(super) fn about(successor: u64) -> Self {
+        Self { successor, handed: None, taken: None }
+    }
+
+    /// The old one has spoken of this successor.
+    pub(super) fn handed(&mut self, successor: u64, handed: Handed) -> Verdict {
+        if successor == self.successor {
+            self.handed = Some(handed);
+        }
         self.verdict()
     }
 
@@ -62,11 +71,11 @@ mod tests {
 
     /// The verdict, which is the same whoever speaks first.
     fn of(handed: &Handed, taken: &Taken) -> Verdict {
-        let (mut one, mut other) = (Words::default(), Words::default());
-        let first = one.handed(handed.clone());
+        let (mut one, mut other) = (Words::about(7), Words::about(7));
+        let first = one.handed(7, handed.clone());
         assert_eq!(other.taken(taken.clone()), Verdict::Wait, "nobody is killed on the new one's word alone");
         let verdict = one.taken(taken.clone());
-        assert_eq!(other.handed(handed.clone()), verdict);
+        assert_eq!(other.handed(7, handed.clone()), verdict);
         assert!(first == Verdict::Wait || first == verdict);
         verdict
     }
@@ -93,5 +102,14 @@ mod tests {
         }
         assert!(matches!(of(&Handed::Broken(why()), &Taken::All), Verdict::Abandon(_)));
         assert_eq!(of(&Handed::All, &Taken::All), Verdict::Replace(None));
+    }
+
+    #[test]
+    fn what_comes_late_of_an_upgrade_that_was_abandoned_decides_nothing_about_the_next() {
+        let mut words = Words::about(8);
+        assert_eq!(words.handed(7, Handed::Nothing(why())), Verdict::Wait);
+        assert_eq!(words.handed(7, Handed::All), Verdict::Wait);
+        assert_eq!(words.taken(Taken::All), Verdict::Wait);
+        assert_eq!(words.handed(8, Handed::All), Verdict::Replace(None));
     }
 }

@@ -36,7 +36,7 @@ impl Next {
     async fn run_until(self, world: &mut World, runs: u64) {
         world.cache = self.cache;
         world.hooks = self.hooks;
-        let running = tokio::spawn(world.hooks.clone().run(world.cache.subscribe()));
+        let running = world.run();
         world.until("run", |states| states[0].runs == runs && !states[0].running && !states[0].waiting).await;
         world.end(running).await;
     }
