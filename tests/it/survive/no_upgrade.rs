@@ -108,7 +108,7 @@ fn a_worker_in_the_middle_of_making_a_lease_goes_on_and_whoever_asked_for_an_upg
     wait_until("a lease is being made", || is_asked.load(Ordering::SeqCst));
     let output = upgrade(&mount).output().unwrap();
     assert!(!output.status.success() && said(&output).contains("did not end within 5s"), "{}", said(&output));
-    assert_eq!(mount.workers(), [worker]);
+    wait_until("the new worker is gone", || mount.workers() == [worker]);
     is_answered.store(true, Ordering::SeqCst);
     assert_eq!(reader.join().unwrap().unwrap(), b"canary-password");
     run(&mut upgrade(&mount));
