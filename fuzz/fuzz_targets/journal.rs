@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use secretfs::fs::{Caller, HandleNo, SecretFs};
@@ -17,6 +18,9 @@ use secretfs_fuzz::{OURS, World, framed, pieces, record_of, runtime};
 
 /// Handles that may be of a former worker: 24 bits of what was opened, 12 of which worker, 28 that tell it from others.
 const HANDLES: [u64; 4] = [(1 << 40) | (1 << 28) | 1, (2 << 40) | (1 << 28) | 2, (1 << 28) | 3, u64::MAX];
+
+/// All that need not wait is answered by then.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The frame with which every journal of ours begins.
 static HEAD: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -65,7 +69,8 @@ fuzz_target!(|input: &[u8]| {
     let worker = world.worker_with(journal);
     runtime().block_on(async {
         for ino in inherited.iter().take(20) {
-            ask(&worker.fs, *ino).await;
+            // Whoever opens what is made on demand waits for somebody to make it, who is not here.
+            let _ = tokio::time::timeout(PATIENCE, ask(&worker.fs, *ino)).await;
         }
         worker.live(&world).await;
     });
