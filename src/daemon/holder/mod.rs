@@ -1,7 +1,7 @@
 //! Owns a mount while it lives: holds its descriptor, keeps a worker at it, and takes it out of the tree at the end.
 //! Does not know a secret: what is shown is the workers' business.
 //!
-//! Everything that may block is done by others (workers, the probe); this loop only hears of it, so it can always act.
+//! Everything that may block is done by others (the workers); this loop only hears of it, so it can always act.
 
 mod end;
 mod given_up;
