@@ -211,7 +211,7 @@ impl Lease {
     /// the last time.
     pub fn next(&self, terms: &Terms, parent: Option<Moment>, used: Moment, now: Moment) -> Step {
         let end = self.good_until(parent);
-        let kept = self.in_its_life(terms, end, parent);
+        let kept = self.in_its_life(terms, end, parent, now);
         let step = match (kept, end) {
             (Some(step), _) => Step { at: step.at.max(self.not_before), ..step },
             // Without an end and not to be renewed: nothing ever.
@@ -231,7 +231,13 @@ impl Lease {
     }
 
     /// What is done in its life, ahead of its end.
-    fn in_its_life(&self, terms: &Terms, end: Option<Moment>, parent: Option<Moment>) -> Option<Step> {
+    fn in_its_life(
+        &self,
+        terms: &Terms,
+        end: Option<Moment>,
+        parent: Option<Moment>,
+        now: Moment,
+    ) -> Option<Step> {
         let replace = end.map(|end| match self.succession {
             Succession::AtEnd => end,
             Succession::Ahead => self.replaced_at(terms, end),
@@ -243,8 +249,10 @@ impl Lease {
             (Some(renew), Some(_), Some(end)) => {
                 let last = end.minus(self.overlap(terms)).max(self.made.plus(FLOOR));
                 let renew = renew.max(self.not_before);
-                // What failed before has to leave a whole pause before the successor.
-                let ends = if self.failures > 0 { renew.plus(FLOOR) } else { renew };
+                // What failed before has to leave a whole pause before the successor, also where that took so long that it is
+                // due by now.
+                let begins = renew.max(now);
+                let ends = if self.failures > 0 { begins.plus(FLOOR) } else { begins };
                 Some(if ends < last {
                     Step { action: Action::Renew, at: renew }
                 } else {

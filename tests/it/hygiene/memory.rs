@@ -296,10 +296,11 @@ fn nothing_is_left_in_memory_once_somebody_has_unmounted_though_it_waits_for_a_h
     assert_eq!(mount.ended(), Some(0));
 }
 
-/// A program at its end waits a second, which is many searches. The first few may come before it has got to erasing anything; on
-/// a very slow machine it may have ended before one comes.
+/// What it held is erased before it waits, not by its end. A program at its end waits two seconds, which is a hundred searches: it
+/// stands still while one is made, and goes on for 20 ms after each. The first ones may come before it has got to erasing anything;
+/// on a very slow machine it may have ended before one comes.
 fn goes_at_once(worker: u32, canaries: &Canaries) {
-    for _ in 0..3 {
+    for _ in 0..25 {
         match canaries.search_if_alive(worker) {
             Some(found) if !found.is_empty() => std::thread::sleep(Duration::from_millis(20)),
             _ => return,

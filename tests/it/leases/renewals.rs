@@ -7,7 +7,7 @@ use super::database::servers;
 use super::faults::declared;
 use super::mount_at;
 use crate::support::available;
-use crate::support::between::Between;
+use crate::support::between::{Between, Seen};
 use crate::support::fake::Reply;
 use crate::support::mount::{possible, wait_until};
 use crate::support::postgres::{Postgres, REFUSED, database_role};
@@ -64,6 +64,7 @@ fn drill(vault: &Vault, postgres: &Postgres, trouble: &Trouble) {
     let between = Between::start(vault);
     between.suffer(Some(Box::new(move |path| (path == "sys/leases/renew").then(answer))));
     let mut mount = mount_at(&between.address(), "", &declared(role)).start();
+    let began = Instant::now();
     let samples = Samples::start(postgres.port, &mount.path(role), Duration::from_millis(100));
     std::thread::sleep(TROUBLE);
     between.suffer(None);
@@ -71,6 +72,10 @@ fn drill(vault: &Vault, postgres: &Postgres, trouble: &Trouble) {
     let healed = Instant::now();
     let made = between.requests(&format!("database/creds/{role}")).len();
     eprintln!("{role}: {} logins, {:?}; {made} leases", count.logins, count.reasons());
+    for request in between.requests("") {
+        let Seen { at, answered, path, status, .. } = request;
+        eprintln!("{role}: {:?} + {:?}: {path} {status:?}", at - began, answered - at);
+    }
     // Where the server asks to be left alone a lease may end meanwhile. It is not shown then: an attempt that read it just before
     // can be too late, the next one cannot.
     let late: Vec<Duration> =

@@ -19,6 +19,8 @@ pub type Fault = Box<dyn Fn(&str) -> Option<Reply> + Send + Sync>;
 pub struct Seen {
     /// When.
     pub at: Instant,
+    /// When the reply to it was known.
+    pub answered: Instant,
     /// Without `/v1/` and without the query.
     pub path: String,
     /// The lease that it was about.
@@ -55,7 +57,7 @@ impl Between {
                     (Reply::Answer(status, body), Some(status))
                 }),
             };
-            count.lock().unwrap().push(Seen { at, path, lease, status });
+            count.lock().unwrap().push(Seen { at, answered: Instant::now(), path, lease, status });
             reply
         });
         Self { fake, fault, seen }
