@@ -21,6 +21,7 @@ mod touch;
 mod unanswered;
 
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -44,7 +45,7 @@ use hand_over::HandOver;
 pub use hold::{Held, Offered, hold, place};
 use invalidate::Invalidate;
 pub use lives::lives;
-pub use mount::{Living, Mounted, Options, Serving, SessionEnd, Unmounted, mount, serve};
+pub use mount::{Mounted, Options, Prepared, Serving, SessionEnd, Unmounted, mount, prepare};
 pub use mount_point::MountPoint;
 pub use progress::{Done, Progress};
 pub use refuse_all::refuse_all;
@@ -55,8 +56,21 @@ use unanswered::Unanswered;
 /// What listxattr(2) and getxattr(2) call ours.
 const XATTR_PREFIX: &str = "user.secretfs.";
 
-/// The adapter between fuser and [`SecretFs`].
-struct Adapter {
+/// The adapter between fuser and [`SecretFs`]: a session is made with it before there is anything that could answer.
+#[derive(Clone, Default)]
+struct Adapter(Arc<OnceLock<Answering>>);
+
+impl Deref for Adapter {
+    type Target = Answering;
+
+    /// No request is read before it is there.
+    fn deref(&self) -> &Answering {
+        self.0.wait()
+    }
+}
+
+/// What answers.
+struct Answering {
     fs: Arc<SecretFs>,
     hand_over: HandOver,
     unanswered: Unanswered,
@@ -76,7 +90,10 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.over.send_replace(true);
+        // A session may end before it has served anything.
+        if let Some(answering) = self.0.get() {
+            answering.over.send_replace(true);
+        }
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -359,7 +376,7 @@ impl Filesystem for Adapter {
     }
 }
 
-impl Adapter {
+impl Answering {
     /// The listing of an open directory for who reads it from `offset` on; listed anew, where another worker opened it.
     fn with_listing(
         &self,

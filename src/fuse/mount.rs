@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use super::mount_point::MountPoint;
 use super::progress::Progress;
 use super::touch::{Own, Teller};
 use super::unanswered::Unanswered;
-use super::{Adapter, take_over};
+use super::{Adapter, Answering, take_over};
 use crate::fs::SecretFs;
 use crate::hands;
 
@@ -39,12 +39,11 @@ pub struct Options {
     pub threads: usize,
 }
 
-/// A mount that lives and is to be served.
-pub struct Living {
-    /// `/dev/fuse`, where its requests come from.
-    pub requests: OwnedFd,
-    /// What the kernel offered when it was made.
-    pub offered: Offered,
+/// All of the service of a mount that can be had before it is known what is shown.
+pub struct Prepared {
+    session: Session<Adapter>,
+    adapter: Adapter,
+    options: Options,
 }
 
 /// The service of a mount. It goes on until the mount or the process ends.
@@ -83,37 +82,51 @@ pub enum Unmounted {
     InUse,
 }
 
-/// Serves a mount, from the first request that nobody has answered. Work that waits runs on `runtime`; what needs rights is ordered
-/// from `hands`, who know the same mount.
+/// Prepares the service of a mount to which the kernel `offered` this when it was made. It takes as long as a buffer for the largest
+/// request there is takes to erase, some ten milliseconds: who waits for the service need not wait for that.
 ///
 /// # Errors
 /// What the system said.
-pub fn serve(
-    fs: Arc<SecretFs>,
-    living: Living,
-    options: &Options,
-    hands: hands::Client,
-    runtime: Handle,
-) -> io::Result<Serving> {
-    let (invalidate, over) = (Arc::default(), Arc::new(watch::Sender::new(false)));
-    let own = Arc::new(Own::of(hands.touching().ok()));
-    let progress = Progress::default();
-    let adapter = Adapter {
-        fs: fs.clone(),
-        hand_over: HandOver::new(runtime, options.deadline),
-        unanswered: Unanswered::new(options.deadline),
-        directories: Directories::of(fs.epoch()),
-        invalidate: Arc::clone(&invalidate),
-        own: own.clone(),
-        over: over.clone(),
-        progress: progress.clone(),
-    };
-    let requests = living.requests.try_clone()?;
-    let session = take_over::session(adapter, living.requests, &living.offered, options)?.spawn()?;
-    let notifier = session.notifier();
-    let _ = invalidate.set(Invalidate::start(notifier.clone())?);
-    let teller = Teller::start(fs, notifier, own, hands)?;
-    Ok(Serving { session, requests, over, teller, progress })
+pub fn prepare(offered: &Offered, options: Options) -> io::Result<Prepared> {
+    let adapter = Adapter::default();
+    let session = take_over::session(adapter.clone(), offered, &options)?;
+    Ok(Prepared { session, adapter, options })
+}
+
+impl Prepared {
+    /// Serves the mount whose requests come from `requests` (`/dev/fuse`), from the first that nobody has answered. Work that waits
+    /// runs on `runtime`; what needs rights is ordered from `hands`, who know the same mount.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn serve(
+        self,
+        fs: Arc<SecretFs>,
+        requests: OwnedFd,
+        hands: hands::Client,
+        runtime: Handle,
+    ) -> io::Result<Serving> {
+        let Self { session, adapter, options } = self;
+        let (invalidate, over) = (Arc::default(), Arc::new(watch::Sender::new(false)));
+        let own = Arc::new(Own::of(hands.touching().ok()));
+        let progress = Progress::default();
+        let _ = adapter.0.set(Answering {
+            fs: fs.clone(),
+            hand_over: HandOver::new(runtime, options.deadline),
+            unanswered: Unanswered::new(options.deadline),
+            directories: Directories::of(fs.epoch()),
+            invalidate: Arc::clone(&invalidate),
+            own: own.clone(),
+            over: over.clone(),
+            progress: progress.clone(),
+        });
+        take_over::serve(&session, requests.try_clone()?)?;
+        let session = session.spawn()?;
+        let notifier = session.notifier();
+        let _ = invalidate.set(Invalidate::start(notifier.clone())?);
+        let teller = Teller::start(fs, notifier, own, hands)?;
+        Ok(Serving { session, requests, over, teller, progress })
+    }
 }
 
 /// Serves a mount that was made a moment ago, in this one process.
@@ -128,7 +141,7 @@ pub fn mount(
     runtime: Handle,
 ) -> io::Result<Mounted> {
     let Held { at, requests, offered, device, number, unattached, .. } = held;
-    let serving = serve(fs, Living { requests, offered }, options, hands, runtime)?;
+    let serving = prepare(&offered, options.clone())?.serve(fs, requests, hands, runtime)?;
     let mounted = Mounted { serving, place: MountPoint { at, device, number }, ended: false };
     // The last thing: it is served before it can be seen.
     unattached.map_or(Ok(()), |unattached| unattached.attach(mounted.place.at()))?;

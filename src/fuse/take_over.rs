@@ -29,23 +29,29 @@ const INIT_IN: u32 = 64;
 /// The flags go on in a second word (FUSE_INIT_EXT).
 const INIT_EXT: u64 = 1 << 30;
 
-/// A session that serves `requests`, as the kernel `offered` it. Whatever was taken from there and never answered comes again.
+/// A session for a mount to which the kernel `offered` this, as it is after the first words. It reads no requests yet.
 ///
 /// # Errors
-/// What the system said. What the kernel does not send again is no error here: see [`Offered::can_resend`].
+/// What the system said.
 pub(super) fn session<F: Filesystem>(
     filesystem: F,
-    requests: OwnedFd,
     offered: &Offered,
     options: &Options,
 ) -> io::Result<Session<F>> {
     let (kernel, ours) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::net::send(&kernel, &first_request(offered), SendFlags::NOSIGNAL)?;
-    let session = Session::from_fd(filesystem, ours, acl(options), config(options))?;
+    Session::from_fd(filesystem, ours, acl(options), config(options))
+}
+
+/// Has it serve `requests`. Whatever was taken from there and never answered comes again.
+///
+/// # Errors
+/// What the system said. What the kernel does not send again is no error here: see [`Offered::can_resend`].
+pub(super) fn serve<F: Filesystem>(session: &Session<F>, requests: OwnedFd) -> io::Result<()> {
     put_in_place_of(session.as_fd(), requests.as_fd())?;
     resend(&File::from(requests));
-    Ok(session)
+    Ok(())
 }
 
 /// Makes the kernel send what was taken and never answered again, to whoever reads next.

@@ -7,6 +7,7 @@ mod succession;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -17,7 +18,6 @@ use super::channel::{Channel, Handed, ToHolder, ToWorker};
 use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
 use super::{Failure, Plan, harden};
-use crate::fs::CarriedFiles;
 use crate::fuse::{self, SessionEnd, Unmounted};
 use crate::handover::Fingerprint;
 use crate::hands;
@@ -25,13 +25,28 @@ use crate::leases::read_ledger;
 use crate::tree::journal::Journal;
 pub(super) use parts::build_source;
 use parts::{Parts, Running, Shown};
-use succession::{Old, succeed};
+use succession::{Inheritance, Old, succeed};
 
 /// What the process is called; Linux takes fifteen bytes.
 const NAME: &std::ffi::CStr = c"secretfs-worker";
 
 /// Questions that nobody waits for any more are not worth waiting for longer.
 const QUESTIONS_LEFT: Duration = Duration::from_millis(200);
+
+/// What is done on a thread of its own, while programs wait for other things as well.
+struct Meanwhile<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Meanwhile<T> {
+    fn begin(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+        std::thread::Builder::new().name("start".into()).spawn(work).map(Self)
+    }
+
+    /// What came of it.
+    fn end(self) -> io::Result<T> {
+        // A panic ends this process before anybody hears of it here.
+        self.0.join().map_err(|_| io::ErrorKind::Interrupted.into())
+    }
+}
 
 /// What the holder of the mount does.
 enum FromHolder {
@@ -50,7 +65,8 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     harden::end_at_panic();
     // Before anything else: every thread is born into it.
     let entered = sandbox::enter(&Rules::of(&plan));
-    let options = plan.fuse_options();
+    let (options, offered) = (plan.fuse_options(), called.start.offered);
+    let preparing = Meanwhile::begin(move || fuse::prepare(&offered, options))?;
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     // Misses wait, they do not compute: on two cores one worker and two measured the same.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,25 +83,29 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let hands = hands::Client::over(hands, called.start.touching_thread.clone())?;
     let parts = Parts::build(plan, &called.place().at, hands.clone())?;
     let fingerprint = called.start.fingerprint;
-    let files = if called.start.succeeds {
-        let legacy = called.take(Given::Legacy);
-        let files = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
-        let Some(files) = files else { return Ok(()) };
-        files
-    } else {
-        CarriedFiles::default()
-    };
-    // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
-    parts.leases.keep_ledger(read_ledger([called.give(Given::Ledger)?, called.give(Given::Ledger)?]));
+    let ledger = [called.give(Given::Ledger)?, called.give(Given::Ledger)?];
     if called.start.gives_back {
+        parts.leases.keep_ledger(read_ledger(ledger));
         runtime.block_on(parts::give_all_back(&parts.leases, &parts.cache));
         say(&channel, &ToHolder::Ended { in_use: false });
         runtime.shutdown_timeout(QUESTIONS_LEFT);
         return Ok(());
     }
+    let inheritance = if called.start.succeeds {
+        let legacy = called.take(Given::Legacy);
+        let inherited = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
+        let Some(inherited) = inherited else { return Ok(()) };
+        inherited
+    } else {
+        Inheritance::default()
+    };
     // Not before the predecessor is gone: it writes into it to its last moment.
     let journal = [called.give(Given::Journal)?, called.give(Given::Journal)?];
-    let (journal, taken) = Journal::open(journal, fingerprint);
+    let opening = Meanwhile::begin(move || Journal::open(journal, fingerprint))?;
+    let files = runtime.block_on(inheritance.taken_in());
+    // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
+    parts.leases.keep_ledger(read_ledger(ledger));
+    let (journal, taken) = opening.end()?;
     match taken {
         Ok(()) => {
             tracing::debug!(inodes = journal.inherited().len(), worker = journal.worker(), "taking over")
@@ -94,8 +114,8 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     }
     let mut parts = parts.show(journal);
     parts.fs.import(files);
-    let living = fuse::Living { requests: called.give(Given::Requests)?, offered: called.start.offered };
-    let serving = fuse::serve(parts.fs.clone(), living, &options, hands, runtime.handle().clone())?;
+    let requests = called.give(Given::Requests)?;
+    let serving = preparing.end()??.serve(parts.fs.clone(), requests, hands, runtime.handle().clone())?;
     let running = parts.run(&runtime, &serving, (&called.start, &entered), &channel);
     say(&channel, &ToHolder::Serving);
     let mut outlives_holder = called.start.outlives_holder;
