@@ -9,7 +9,6 @@ use std::iter;
 
 use super::{Attributes, Kind, SecretFs};
 use crate::cache::{Changed, SecretRef, Snapshot};
-use crate::errno::Failure;
 use crate::tree::inode::{INodeNo, Node, Place};
 use crate::tree::{TreeId, name};
 
@@ -120,35 +119,38 @@ impl SecretFs {
     /// Counts a lookup of a name on the way of a touch, as [`Self::lookup`] does; none for a name that is not on it.
     pub fn look_up_step(&self, touch: &Touch, parent: INodeNo, name: &OsStr) -> Option<Known> {
         let place = touch.steps.get(&(parent, name.to_str()?.to_owned()))?;
-        Some(self.known_of(&self.inodes.look_up(parent, place.clone())))
+        let node = self.inodes.look_up(parent, place.clone());
+        let known = self.known_of(&node);
+        if known.is_none() {
+            // The kernel is told of no node, and will not give it back.
+            self.inodes.forget(node.ino, 1);
+        }
+        known
     }
 
-    /// The attributes of an inode that the kernel holds: of the version that is held, else as it was told before.
-    pub fn known(&self, ino: INodeNo) -> Result<Known, Failure> {
-        Ok(self.known_of(&*self.node(ino)?))
+    /// The attributes of an inode that the kernel holds: of the version that is held, else as it was told before; none where nobody
+    /// knows what that was.
+    pub fn known(&self, ino: INodeNo) -> Option<Known> {
+        self.known_of(&*self.node(ino).ok()?)
     }
 
-    fn known_of(&self, node: &Node) -> Known {
+    fn known_of(&self, node: &Node) -> Option<Known> {
         let ino = node.ino;
         let (Place::Field { tree, of, .. } | Place::View { tree, of, .. }) = &node.place else {
-            return Known {
-                attributes: Attributes { ino, ..self.describe_directory(&node.place) },
-                current: true,
-            };
+            let attributes = Attributes { ino, ..self.describe_directory(&node.place) };
+            return Some(Known { attributes, current: true });
         };
         let held = self.held_now(*tree, of);
         if let Some(Ok((attributes, mark))) = held.map(|held| self.describe_file(&node.place, &held)) {
             let lasting = node.tell(mark, attributes.size, self.cache.clock().now());
-            return Known { attributes: Attributes { ino, lasting, ..attributes }, current: true };
+            return Some(Known { attributes: Attributes { ino, lasting, ..attributes }, current: true });
         }
         // The size that the kernel has already: another one would cut what programs have mapped.
-        let size = node.file.as_ref().map_or(0, |file| file.shown.told_size());
+        let size = node.file.as_ref().map_or(Some(0), |file| file.shown.told_size())?;
         let (mtime, permissions) = (self.mounted, self.permissions(*tree));
         let (uid, gid, mode) = (permissions.uid, permissions.gid, permissions.file_mode);
-        Known {
-            attributes: Attributes { ino, kind: Kind::File, size, mode, uid, gid, mtime, lasting: false },
-            current: false,
-        }
+        let attributes = Attributes { ino, kind: Kind::File, size, mode, uid, gid, mtime, lasting: false };
+        Some(Known { attributes, current: false })
     }
 }
 

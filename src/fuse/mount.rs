@@ -120,10 +120,11 @@ impl Prepared {
             over: over.clone(),
             progress: progress.clone(),
         });
+        let notifier = session.notifier();
+        // Before the first answer, which may need it.
+        let _ = invalidate.set(Invalidate::start(notifier.clone())?);
         take_over::serve(&session, requests.try_clone()?)?;
         let session = session.spawn()?;
-        let notifier = session.notifier();
-        let _ = invalidate.set(Invalidate::start(notifier.clone())?);
         let teller = Teller::start(fs, notifier, own, hands)?;
         Ok(Serving { session, requests, over, teller, progress })
     }

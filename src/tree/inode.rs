@@ -178,6 +178,7 @@ impl INodeTable {
         for left in inherited.nodes {
             let mut node = Node::new(left.ino, left.parent, left.place, &key);
             if let Some(file) = &mut node.file {
+                file.shown = Shown::inherited(left.editions.iter().map(|edition| edition.size).max());
                 file.editions = Editions::inherited(left.editions);
                 known.files.insert((left.parent, left.ino));
             }

@@ -33,6 +33,8 @@ pub struct Shown {
 struct State {
     told: Option<u64>,
     told_size: u64,
+    /// A former worker has told the kernel something, and this one nothing yet.
+    inherited: bool,
     unsettled_until: Option<Moment>,
     opens: Vec<Open>,
 }
@@ -46,6 +48,13 @@ struct Open {
 }
 
 impl Shown {
+    /// Of a file of which a former worker has told the kernel something, nobody knows what. `opened`: the largest size that somebody
+    /// may have it open with, if anybody may.
+    pub(super) fn inherited(opened: Option<u64>) -> Self {
+        let told_size = opened.unwrap_or_default();
+        Self { state: Mutex::new(State { told_size, inherited: true, ..State::default() }) }
+    }
+
     /// Notes that the kernel is told attributes with this mark and size; whether it may keep them.
     pub fn tell(&self, mark: u64, size: u64, now: Moment) -> bool {
         let mut state = self.state();
@@ -54,12 +63,15 @@ impl Shown {
         }
         state.told = Some(mark);
         state.told_size = size;
+        state.inherited = false;
         state.opens.iter().all(|open| open.mark == mark || open.until <= now)
     }
 
-    /// The size that the kernel was told last; 0 before it was told any.
-    pub fn told_size(&self) -> u64 {
-        self.state().told_size
+    /// A size that the kernel can be told again without cutting what programs have mapped: the one that it was told last, 0 before it
+    /// was told any. None where nobody knows.
+    pub fn told_size(&self) -> Option<u64> {
+        let state = self.state();
+        (!state.inherited || state.told_size > 0).then_some(state.told_size)
     }
 
     /// Whether the kernel takes the file for empty, which has `size` bytes: whoever is told so tells the kernel.
@@ -84,7 +96,7 @@ impl Shown {
         state.opens.reserve_exact(1);
         state.opens.push(Open { caller, handle, mark, until: now.plus(KERNEL_TTL) });
         let unsettled = state.unsettled_until.is_some_and(|until| now < until);
-        state.told.is_some_and(|told| told != mark || unsettled)
+        state.inherited || state.told.is_some_and(|told| told != mark || unsettled)
     }
 
     /// The handle that a thread has opened last, if that was so short a while ago that it may still ask for its attributes.
@@ -116,6 +128,21 @@ mod tests {
         assert!(shown.tell(5, 0, at(0)));
         assert!(!shown.open(1, 11, 5, at(0)));
         assert!(shown.open(1, 12, 6, at(0)));
+    }
+
+    #[test]
+    fn what_a_former_worker_has_told_is_known_to_nobody_until_the_kernel_is_told_anew() {
+        let shown = Shown::inherited(None);
+        assert_eq!(shown.told_size(), None, "any size could cut what is mapped");
+        assert!(!shown.has_grown(7), "nor is it known to be empty");
+        assert!(shown.open(1, 10, 5, at(0)) && shown.open(1, 11, 5, at(0)));
+        shown.tell(5, 7, at(0));
+        assert_eq!(shown.told_size(), Some(7));
+        assert!(!shown.open(1, 12, 5, at(0)));
+        let opened = Shown::inherited(Some(9));
+        assert_eq!(opened.told_size(), Some(9));
+        opened.tell(5, 0, at(0));
+        assert_eq!((opened.told_size(), opened.has_grown(7)), (Some(0), true));
     }
 
     #[test]

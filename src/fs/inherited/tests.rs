@@ -99,6 +99,21 @@ pub(in crate::fs) fn kept() -> Mount<Faulty> {
 }
 
 #[tokio::test]
+async fn what_a_former_worker_has_told_the_kernel_is_cut_by_nobody_and_told_anew_to_whoever_opens() {
+    let mut mount = kept();
+    mount.backend.put("a", &[("k", b"canary-value"), ("other", b"canary")]);
+    let k = mount.open("all/a/k").await.0;
+    let other = mount.walk("all/a/other").await.unwrap();
+    mount.kill();
+    assert_eq!(mount.fs.known(k).unwrap().attributes.size, 12, "somebody may have mapped it");
+    assert_eq!(mount.fs.known(other), None, "nobody knows what the kernel was told");
+    let opened = mount.fs.open(k, Caller(0)).await.unwrap();
+    assert!(opened.attributes_changed && opened.grown.is_none());
+    mount.walk("all/a/k").await.unwrap();
+    assert!(!mount.fs.open(k, Caller(0)).await.unwrap().attributes_changed, "it was told since");
+}
+
+#[tokio::test]
 async fn an_open_file_has_the_same_bytes_after_a_kill_whether_it_was_rotated_or_not() {
     let mut mount = kept();
     mount.backend.put("a", &[("k", b"canary-1"), ("other", b"canary")]);

@@ -70,10 +70,10 @@ impl Own {
     /// GETATTR, and SETATTR, which sets nothing: the attributes as they are.
     pub(in super::super) fn attributes(&self, fs: &SecretFs, ino: INodeNo, reply: ReplyAttr) {
         match fs.known(ours(ino)) {
-            Ok(Known { attributes, .. }) => {
+            Some(Known { attributes, .. }) => {
                 reply.attr(&Duration::ZERO, &attr(&attributes));
             }
-            Err(_) => reply.error(fuser::Errno::EAGAIN),
+            None => reply.error(fuser::Errno::EAGAIN),
         }
     }
 
