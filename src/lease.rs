@@ -250,9 +250,8 @@ impl Lease {
                 let last = end.minus(self.overlap(terms)).max(self.made.plus(FLOOR));
                 let renew = renew.max(self.not_before);
                 // What failed before has to leave a whole pause before the successor, also where that took so long that it is
-                // due by now.
-                let begins = renew.max(now);
-                let ends = if self.failures > 0 { begins.plus(FLOOR) } else { begins };
+                // due by now. What was not tried yet is tried, however late: the machine may have slept.
+                let ends = if self.failures > 0 { renew.max(now).plus(FLOOR) } else { renew };
                 Some(if ends < last {
                     Step { action: Action::Renew, at: renew }
                 } else {

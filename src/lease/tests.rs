@@ -76,6 +76,16 @@ proptest! {
     }
 
     #[test]
+    fn what_was_slept_through_is_renewed_as_long_as_it_lives(
+        life in 10..100_000_u64, first: bool, chance in 0.0..=1.0_f64, late in 0.7..1.0_f64,
+    ) {
+        let lease = Lease::new(BEGIN, grant(life, true), first, chance);
+        let now = BEGIN.plus(seconds(life).mul_f64(late));
+        let step = plain(&lease, now);
+        prop_assert!(step.action == Action::Renew && step.at <= now, "{step:?}");
+    }
+
+    #[test]
     fn failures_are_never_closer_than_the_floor_and_leave_several_tries(life in 30..100_000_u64, chance in 0.0..1.0_f64) {
         let mut lease = Lease::new(BEGIN, grant(life, false), false, chance);
         let end = BEGIN.plus(seconds(life));

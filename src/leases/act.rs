@@ -126,14 +126,24 @@ impl Leases {
             Task::Make { asker } => self.make(&of, asker).await,
             Task::Renew { id, until, life } => self.renew(&of, &id, until, life).await,
             Task::Revoke(id) => {
-                let outcome = self.give_back(&of, &id, Priority::Lease).await;
-                self.take_note_of(&of, &id, |entry| match outcome {
-                    // An open may have come between: what it waits for is made anew.
-                    Ok(()) => entry.current = None,
-                    Err(_) => self.note_failure(&of, entry),
+                // Also where this worker ends here, or hears of no answer.
+                self.write_unwanted(std::slice::from_ref(&id));
+                let is_gone = self.give_back(&of, &id, Priority::Lease).await.is_ok();
+                let now = self.cache.clock().now();
+                self.take_note(&of, |_, entry, left| {
+                    let Some(held) = entry.current.take_if(|held| held.id.as_ref() == Some(&id)) else {
+                        return;
+                    };
+                    // An open may have come between: what it waits for is made anew. What could not be given back may be dead all
+                    // the same, or without its rights: nobody is given it again.
+                    entry.doing = Doing::Nothing;
+                    left.keep(&of, held, Some(now));
+                    left.tried(&id, is_gone, now);
                 });
             }
-            Task::EndToken(accessor) => self.end_token(&of, &accessor, Priority::Lease).await,
+            Task::EndToken(accessor) => {
+                self.end_token(&of, &accessor, Priority::Lease).await;
+            }
             Task::GiveBack(id) => {
                 let is_gone = self.give_back(&of, &id, Priority::Lease).await.is_ok();
                 let mut book = self.book();
@@ -172,7 +182,7 @@ impl Leases {
             return Found::Later(self.next_end(of, entry));
         }
         // What an older worker has left goes first, or there would be one more.
-        if entry.wanted && left.is_to_go_first(of) {
+        if entry.wanted && left.is_to_go_first(of, now) {
             return Found::Later(self.next_end(of, entry));
         }
         if entry.wanted {

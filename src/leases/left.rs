@@ -162,9 +162,10 @@ impl LeftBehind {
         ids.collect()
     }
 
-    /// Whether there is one of a worker that crashed which should be gone, and nobody has tried that yet to the end.
-    pub(super) fn is_to_go_first(&self, of: &SecretRef) -> bool {
-        let first = |left: &Left| left.orphan && left.again.is_some() && left.failures == 0;
+    /// Whether there is one of a worker that crashed which should be gone by `now`, and nobody has tried that yet to the end.
+    pub(super) fn is_to_go_first(&self, of: &SecretRef, now: Moment) -> bool {
+        let is_due = |left: &Left| left.trying || left.again.is_some_and(|again| again <= now);
+        let first = |left: &Left| left.orphan && left.failures == 0 && is_due(left);
         self.0.iter().any(|left| left.of == *of && first(left))
     }
 
@@ -178,9 +179,9 @@ impl LeftBehind {
         self.0.iter().filter(move |left| left.orphan && left.is_alive(now)).map(|left| &left.id)
     }
 
-    /// All of them.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &LeaseId> {
-        self.0.iter().map(|left| &left.id)
+    /// All of them, with the latest end that each may have.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&SecretRef, &LeaseId, Option<Moment>)> {
+        self.0.iter().map(|left| (&left.of, &left.id, left.until))
     }
 
     /// As [`Self::alive`], but for those of a worker that crashed.

@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Leases;
-use super::ledger::{BackendRef, Ledger, LedgerEntry, OfBackend, Written};
+use super::ledger::{BackendRef, Ledger, LedgerEntry, Made, OfBackend, Written};
 use crate::backend::Error;
-use crate::backend::issuer::LeaseId;
+use crate::backend::issuer::{LeaseId, ParentId};
 use crate::cache::{Priority, SecretRef, SourceId};
 use crate::clock::Moment;
 use crate::lease::FLOOR;
@@ -113,7 +113,7 @@ impl Leases {
             .collect();
         let mut found = Orphans::default();
         let mut book = self.book();
-        let known = book.ids();
+        let known: HashSet<LeaseId> = book.all().map(|(_, id, ..)| id.clone()).collect();
         let mut followed: HashSet<SecretRef> = book
             .entries
             .iter()
@@ -121,6 +121,14 @@ impl Leases {
             .map(|(of, _)| of.clone())
             .collect();
         followed.extend(book.left.orphans().cloned());
+        // Of a worker whose own ledger could not be gone on with.
+        let written: HashSet<LeaseId> = living.leases().into_iter().map(|written| written.made.id).collect();
+        for (of, id, until, parent) in book.all().filter(|(_, id, ..)| !written.contains(id)) {
+            let Some(source) = self.cache.source(of.source) else { continue };
+            let accessor = source.backend.issuer().and_then(|issuer| issuer.accessor(parent?));
+            let (backend, path, id) = (BackendRef::of(source), of.path.clone(), id.clone());
+            ledger.made(Made { backend, path, demand: of.demand, id, until, accessor });
+        }
         let mut older = Vec::new();
         for Written { made, is_unwanted, .. } in living.leases().into_iter().rev() {
             if known.contains(&made.id) {
@@ -174,8 +182,8 @@ impl Leases {
         found
     }
 
-    /// Ends a token that nobody has any more, and with it all that was made with it.
-    pub(super) async fn end_token(&self, of: &SecretRef, accessor: &str, asker: Priority) {
+    /// Ends a token that nobody has any more, and with it all that was made with it. Whether there is nothing more to be done.
+    pub(super) async fn end_token(&self, of: &SecretRef, accessor: &str, asker: Priority) -> bool {
         let asked = self.cache.ask(of.source, asker, async |backend| backend.revoke_token(accessor).await);
         let outcome = asked.await;
         let is_over = match &outcome {
@@ -199,15 +207,18 @@ impl Leases {
         let mut book = self.book();
         book.tokens.tried(accessor, is_over, self.cache.clock().now());
         book.changed = true;
+        is_over
     }
 }
 
 impl super::Book {
-    /// Every lease that is known here.
-    fn ids(&self) -> HashSet<LeaseId> {
-        let held = self.entries.values().flat_map(|entry| [&entry.current, &entry.previous]);
-        let held = held.flatten().filter_map(|held| held.id.clone());
-        held.chain(self.left.ids().cloned()).collect()
+    /// Every lease that is known here: of what, the latest end that it may have, and what it was made with, where that is known.
+    fn all(&self) -> impl Iterator<Item = (&SecretRef, &LeaseId, Option<Moment>, Option<ParentId>)> {
+        let held = self.entries.iter().flat_map(|(of, entry)| {
+            let held = [&entry.current, &entry.previous].into_iter().flatten();
+            held.filter_map(move |held| Some((of, held.id.as_ref()?, held.until, held.parent)))
+        });
+        held.chain(self.left.all().map(|(of, id, until)| (of, id, until, None)))
     }
 }
 

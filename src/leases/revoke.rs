@@ -123,8 +123,16 @@ impl Leases {
         };
         let tokens = lost.iter().filter(ends_here).map(async |(of, accessor)| {
             let left = deadline.since(self.cache.clock().now());
-            let ending = self.end_token(of, accessor, Priority::Operator);
-            if tokio::time::timeout(left, ending).await.is_err() {
+            let ending = async {
+                for pause in PAUSES {
+                    if self.end_token(of, accessor, Priority::Operator).await {
+                        return true;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                self.end_token(of, accessor, Priority::Operator).await
+            };
+            if tokio::time::timeout(left, ending).await != Ok(true) {
                 tracing::error!(backend = %self.name(of), "the token of a worker that crashed lives to its end");
             }
         });

@@ -43,13 +43,13 @@ async fn an_answer_that_was_on_its_way_is_shown_to_nobody_while_the_state_is_sen
     let world = World::new();
     let worker = warm(&world).await;
     world.kept.put("a", &[("value", b"canary-later")]);
-    world.kept.delay(Duration::from_millis(20));
+    world.kept.delay(Duration::from_secs(2));
     let of = kept("a");
     let refresh = worker.cache.refresh(&of);
     let meanwhile = async {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let paused = worker.pause().await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
         let shown = worker.cache.secret(&of).await.unwrap();
         assert_eq!(shown.secret.version.as_str(), "1");
         drop(paused);

@@ -117,7 +117,7 @@ async fn a_hook_over_a_leased_path_runs_when_the_lease_is_another_and_never_make
 
 #[tokio::test]
 async fn a_lease_that_a_hook_names_is_in_use_and_one_that_a_wildcard_covers_is_not() {
-    let terms = Terms { idle_revoke: Some(Duration::from_secs(3)), ..Terms::default() };
+    let terms = Terms { idle_revoke: Some(Duration::from_secs(6)), ..Terms::default() };
     let world = world(&["/db/creds/app/password", "/db/**"], terms);
     world.begin();
     for role in [REPORT, APP] {

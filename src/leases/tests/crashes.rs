@@ -270,6 +270,39 @@ async fn what_cannot_be_given_back_yet_does_not_keep_a_reader_waiting() {
     assert_eq!(world.alive(), [1, 2]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reader_does_not_wait_for_what_somebody_began_to_revoke_and_gave_up() {
+    let world = World::new(false);
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    let leases = world.crash(leases).0;
+    world.mint.delay(Duration::from_secs(1));
+    assert!(leases.revoke(&of(2)).now_or_never().is_none(), "it is sent");
+    world.mint.delay(Duration::ZERO);
+    let opened = tokio::time::timeout(Duration::from_secs(10), open(&leases, 2)).await;
+    assert_eq!(opened, Ok(1));
+}
+
+#[tokio::test]
+async fn leases_that_were_handed_over_outlive_a_crash_though_the_ledger_began_anew() {
+    let mut world = World::new(true);
+    let leases = world.worker().0;
+    open(&leases, 2).await;
+    open(&leases, 1).await;
+    world.clock.advance(Duration::from_secs(2));
+    run(&leases, leases.replace(&of(2))).await.unwrap();
+    assert!(leases.pause(Duration::from_secs(5)).await);
+    world.ledger = record::make("another").unwrap();
+    let next = world.called("test");
+    next.import(leases.export());
+    drop(leases);
+    world.open_ledger(&next);
+    let (last, orphans) = world.crash(next);
+    assert_eq!((orphans.kept, orphans.given_back), (2, 1));
+    assert_eq!(run(&last, last.revoke_all(Duration::from_secs(5))).await, []);
+    assert_eq!(world.alive(), Vec::<usize>::new());
+}
+
 #[tokio::test]
 async fn what_was_revoked_and_is_not_gone_yet_is_given_back_by_the_next_worker_and_kept_for_nobody() {
     let world = World::new(false);

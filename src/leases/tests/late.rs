@@ -35,6 +35,28 @@ async fn a_lease_that_was_made_while_the_one_before_was_given_back_is_not_lost()
 }
 
 #[tokio::test]
+async fn an_idle_lease_whose_return_had_no_answer_is_given_to_nobody_again() {
+    let terms = Terms { idle_revoke: Some(Duration::from_secs(10)), ..Terms::default() };
+    let world = world_with(Role::default(), Limits::default(), terms);
+    world.open(&of(ROLE)).await.unwrap();
+    world.mint.lose_answers(Call::Revoke, true);
+    world.pass(Duration::from_secs(11)).await;
+    assert_eq!(world.good(), Vec::<usize>::new());
+    assert_eq!(serial(&world.open(&of(ROLE)).await.unwrap()), 1);
+    // Where the backend says no the credential may be there still, with less than it needs.
+    world.mint.lose_answers(Call::Revoke, false);
+    world.mint.fail(Call::Revoke, Some(Error::Refused("it owns a table".to_owned())));
+    world.pass(Duration::from_secs(11)).await;
+    assert_eq!(serial(&world.open(&of(ROLE)).await.unwrap()), 2);
+    assert_eq!(world.good(), [1, 2]);
+    world.mint.fail(Call::Revoke, None);
+    world.pass(Duration::from_secs(5)).await;
+    assert_eq!(world.good(), [2], "it is tried again");
+    assert_eq!(world.leases.revoke_all(Duration::from_secs(1)).await, []);
+    assert_eq!(world.good(), Vec::<usize>::new());
+}
+
+#[tokio::test]
 async fn what_a_renewal_without_an_answer_has_made_longer_is_given_back_at_the_end() {
     let world = world();
     world.open(&of(ROLE)).await.unwrap();

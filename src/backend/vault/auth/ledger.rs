@@ -272,6 +272,11 @@ impl Ledger {
         lease.failed(&terms(lease), now, chance);
     }
 
+    /// Whether renewing makes a token longer, as far as is known.
+    pub(super) fn grows(&self, id: ParentId) -> bool {
+        self.known.get(&id.0).is_some_and(|known| known.grows)
+    }
+
     /// What is to be done with the token that is used now; nothing, where it has no end or is dead. Without `successor` none can
     /// be had, and renewing goes on to the end.
     pub(super) fn step(&self, successor: bool, now: Moment) -> Option<(Arc<Token>, Step)> {

@@ -85,9 +85,10 @@ impl Core {
         taken.map(Some).ok_or_else(|| self.refused())
     }
 
-    /// When the next login may be tried.
+    /// When the next login may be tried; `None`: there is nothing to wait for.
     pub(super) async fn next_login(&self) -> Option<Moment> {
-        self.turn.lock().await.logins.until()
+        let until = self.turn.lock().await.logins.until();
+        until.filter(|until| self.clock.now() < *until)
     }
 
     /// Uses what the token file holds when it was written since it was last read.

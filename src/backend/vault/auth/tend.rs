@@ -102,7 +102,12 @@ impl Auth {
             Action::Renew => self.renew(&token).await,
             Action::Replace if can_log_in => {
                 if self.settle(Want::Successor(token.id)).await.is_err() {
-                    core.change(|ledger, now| ledger.failed(token.id, false, now, chance()));
+                    // Its secret id may be used up: then this token is all there is.
+                    if core.ledger().grows(token.id) {
+                        self.renew(&token).await;
+                    } else {
+                        core.change(|ledger, now| ledger.failed(token.id, false, now, chance()));
+                    }
                 }
             }
             _ => {

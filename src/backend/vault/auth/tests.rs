@@ -232,7 +232,7 @@ async fn a_file_that_was_written_is_noticed_with_the_first_403() {
 async fn a_reader_who_gives_up_leaves_a_login_that_the_next_one_uses() {
     let server = Server::start(|path, _| {
         if path == "auth/approle/login" {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_secs(2));
         }
         login("t1")
     });
@@ -243,4 +243,42 @@ async fn a_reader_who_gives_up_leaves_a_login_that_the_next_one_uses() {
     assert_eq!(server.count("auth/approle/login"), 1);
     auth.close(&[]).await;
     assert_eq!(server.count("auth/token/revoke-self"), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_may_be_tried_again_is_nothing_to_wait_for() {
+    let server = Server::start(|_, _| (503, String::new()));
+    let auth = server.auth(role());
+    assert!(auth.token(Use::Read).await.is_err());
+    let next = auth.core.next_login().await.unwrap();
+    tokio::time::sleep(next.since(Clock::System.now()) + Duration::from_millis(50)).await;
+    assert_eq!(auth.core.next_login().await, None);
+}
+
+/// The secret id is used up, and the server was away when the token was to be renewed.
+#[tokio::test]
+async fn a_token_that_no_login_follows_is_renewed_to_its_very_end() {
+    let began = Arc::<Mutex<Option<std::time::Instant>>>::default();
+    let server = Server::start(move |path, _| {
+        let token = r#"{"client_token":"t","lease_duration":8,"renewable":true}"#;
+        let (good, mut began) = ((200, format!(r#"{{"auth":{token}}}"#)), began.lock().unwrap());
+        match path {
+            "auth/approle/login" if began.is_none() => {
+                *began = Some(std::time::Instant::now());
+                good
+            }
+            "auth/approle/login" => (400, r#"{"errors":["invalid role or secret ID"]}"#.to_owned()),
+            // Up to when only a successor would do.
+            "auth/token/renew-self" if began.is_some_and(|at| at.elapsed() < Duration::from_secs(6)) => {
+                (503, String::new())
+            }
+            "auth/token/renew-self" => good,
+            _ => (200, "{}".to_owned()),
+        }
+    });
+    let auth = server.auth(role());
+    auth.token(Use::Read).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(10), auth.tend()).await;
+    assert!(auth.core.ledger().is_alive(), "{:?}", server.asked.lock().unwrap());
+    assert!(server.count("auth/approle/login") > 1, "no successor was wanted");
 }
