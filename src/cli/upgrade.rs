@@ -12,8 +12,8 @@ use super::output;
 use crate::control::protocol::{Command, Reply};
 use crate::printable::printable_path;
 
-/// Longer than the mount gives the new program until it is told to go on with the old one.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// Longer than the mount gives the new program until it takes over, and then until it serves.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `secretfs upgrade MOUNTPOINT`, `secretfs upgrade --config FILE`.
 #[derive(clap::Args)]

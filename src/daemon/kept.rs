@@ -199,7 +199,7 @@ pub(super) fn forget() {
 }
 
 /// The same but for the ledger, which the next mount has: should we be gone before that one is made, it is there still.
-fn forget_mount() {
+pub(super) fn forget_mount() {
     for name in [REQUESTS, ABOUT, JOURNAL] {
         remove(name);
     }

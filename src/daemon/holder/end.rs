@@ -171,6 +171,13 @@ impl Holder {
         }
     }
 
+    /// The same, but what former mounts had is left to the next one.
+    pub(super) fn forget_mount(&self) {
+        if self.outlives_us {
+            kept::forget_mount();
+        }
+    }
+
     /// What came of it. Whatever that is, nobody goes on with this mount.
     pub(super) fn unmounted(&self, detached: Option<Result<(), String>>) -> Result<(), Failure> {
         self.forget();

@@ -135,7 +135,11 @@ pub fn hold(
     // One that is kept is left to the next process, unless that would fare no better.
     let is_hopeless = !is_kept || matches!(ended, Err(Failure::Worker { .. }));
     if ended.is_err() && !holder.is_ready && is_hopeless {
-        holder.forget();
+        if is_kept {
+            holder.forget();
+        } else {
+            holder.forget_mount();
+        }
         take_away(&holder.kept.place);
     }
     // A worker that is left over, whatever went wrong, is not left alone.

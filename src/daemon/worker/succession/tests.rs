@@ -81,7 +81,7 @@ async fn an_upgrade_that_was_abandoned_lets_nothing_go_on_that_stands_still_for_
     let worker = Channel::over(worker);
     let mint = Arc::new(Mint::new(Clock::System));
     mint.role("role", Role::default());
-    mint.delay(Duration::from_secs(1));
+    mint.delay(Duration::from_secs(4));
     let (held, begins) = (held(&mint), Arc::<Notify>::default());
     let opening = tokio::spawn(opens(held.1.clone(), begins.clone()));
     begins.notified().await;
