@@ -68,6 +68,11 @@ test: deps lint ## everything that is checked; REQUIRE=mount,vault,aws,age,postg
 bench: deps ## ratios to an empty FUSE, to tmpfs and to a raw HTTP request, all from one run
 	$(CARGO) bench --locked
 
+.PHONY: drill
+drill: deps ## kills, upgrades and restarts at full length, on an optimised build; fails where a pause is over its limit
+	SECRETFS_DRILL=full $(CARGO) test --release --locked --test it -- --test-threads=1 --nocapture \
+	    survive::kills survive::open_files survive::upgrades survive::credentials booted::drills
+
 # The fuzzer is C++: deps-packages has no compiler for it, so the build says by itself what is missing.
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := handover ledger journal

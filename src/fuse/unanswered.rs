@@ -25,6 +25,7 @@ pub(super) struct Unanswered {
     /// Guards what ended a moment ago; held for a map operation only.
     recent: Arc<Mutex<Recent>>,
     lasts: Duration,
+    gap: Duration,
 }
 
 #[derive(Default)]
@@ -40,7 +41,7 @@ type Name = (INodeNo, OsString);
 impl Unanswered {
     /// Each is remembered for a tenth of the deadline: so much later than that the last of a crowd is told.
     pub(super) fn new(deadline: Duration) -> Self {
-        Self { recent: Arc::default(), lasts: deadline / 10 }
+        Self { recent: Arc::default(), lasts: deadline / 10, gap: GAP }
     }
 
     /// A lookup has ended without an answer. Told of one that [`Self::or`] ended this does not begin anew: who asks again and again
@@ -77,7 +78,7 @@ impl Unanswered {
         let now = Instant::now();
         recent.forget(now, self.lasts);
         let last = recent.ended.get(&(parent, name.to_owned()));
-        last.is_some_and(|last| now.duration_since(*last) < GAP)
+        last.is_some_and(|last| now.duration_since(*last) < self.gap)
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -100,18 +101,25 @@ mod tests {
 
     const FOLDER: INodeNo = INodeNo(7);
 
+    /// Who is slow here does not come late.
+    fn patient() -> Unanswered {
+        Unanswered { gap: Duration::from_secs(60), ..Unanswered::new(Duration::from_secs(600)) }
+    }
+
     fn name() -> &'static OsStr {
         OsStr::new("k")
     }
 
     #[test]
     fn what_had_no_answer_is_remembered_for_those_who_come_at_once_and_for_a_tenth_of_the_deadline() {
-        let unanswered = Unanswered::new(Duration::from_secs(600));
+        let unanswered = patient();
         assert!(!unanswered.has(FOLDER, name()));
         unanswered.note(FOLDER, name());
         assert!(unanswered.has(FOLDER, name()));
         assert!(!unanswered.has(INodeNo(8), name()) && !unanswered.has(FOLDER, OsStr::new("l")));
 
+        let unanswered = Unanswered::new(Duration::from_secs(600));
+        unanswered.note(FOLDER, name());
         std::thread::sleep(GAP);
         assert!(!unanswered.has(FOLDER, name()), "who comes later asks for himself");
 
@@ -133,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_known_is_found_whatever_had_no_answer() {
-        let unanswered = Unanswered::new(Duration::from_secs(600));
+        let unanswered = patient();
         unanswered.note(FOLDER, name());
         assert_eq!(unanswered.or(FOLDER, name(), async { Ok(1) }).await, Ok(1));
         let waits = async {

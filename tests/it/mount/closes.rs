@@ -14,7 +14,7 @@ use crate::support::rig::Rig;
 #[test]
 fn a_close_waits_for_as_long_as_a_mount_stands_still() {
     let Some(()) = available("mount", possible()) else { return };
-    let rig = Rig::mount_within(Duration::from_millis(100), &[]);
+    let rig = Rig::mount_within(Duration::from_secs(1), &[]);
     rig.backend.put("a", &[("k", b"canary")]);
     let file = File::open(rig.at.join("a/k")).unwrap();
     assert_eq!(rig.fs.in_use().1, 1);

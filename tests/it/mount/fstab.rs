@@ -77,12 +77,12 @@ fn the_end_of_a_mount_leaves_alone_what_is_mounted_in_its_place_at_once() {
     let store = small_store();
     // The kernel gives the number of a device that is gone to the next one.
     let script = r#"
-        for _ in $(seq 20); do
+        for _ in $(seq 12); do
             mount -t fuse.secretfs "store:$1/store.age" mnt -o "identity=$1/identity" 2>> log
             umount mnt
         done
         mount -t fuse.secretfs "store:$1/store.age" mnt -o "identity=$1/identity" 2>> log
-        for _ in $(seq 200); do [ "$(running)" = 1 ] && break; sleep 0.05; done
+        for _ in $(seq 500); do [ "$(running)" = 1 ] && break; sleep 0.05; done
         cat mnt/api-key/value; echo
         umount mnt
         ended
@@ -138,7 +138,7 @@ fn what_is_wrong_is_told_with_the_exit_codes_of_mount() {
 /// What a script prints on a machine that has the helper and a scratch folder with the store; its log holds no secret.
 fn in_a_machine(store: &Store, script: &str) -> String {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "timeout", "60"]);
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "timeout", "180"]);
     command.args(["sh", "-c", &format!("{SET_UP}{script}"), "sh"]);
     let output = run(command.arg(store.folder.path()).arg(env!("CARGO_BIN_EXE_secretfs")));
     for log in ["log", "said"] {

@@ -8,7 +8,7 @@ use secretfs::mounts;
 use super::lifecycle::wait_for;
 use super::small_store;
 use crate::support::available;
-use crate::support::mount::{Store, possible, run, secretfs, signal};
+use crate::support::mount::{Store, possible, run, secretfs, signal, workers_of};
 use crate::users::is_root;
 
 /// A mount at `above/mnt` in the folder of its store.
@@ -20,7 +20,10 @@ struct Moved {
 
 impl Moved {
     fn start() -> Self {
-        let store = small_store();
+        Self::start_beside(small_store())
+    }
+
+    fn start_beside(store: Store) -> Self {
         let at = Self::folder_of(&store).join("above/mnt");
         std::fs::create_dir_all(&at).unwrap();
         let mut command = secretfs();
@@ -79,6 +82,28 @@ fn a_mount_that_was_moved_is_taken_away_at_its_end_and_a_bind_of_it_is_left_to_w
     let seen = moved.seen();
     seen.iter().for_each(|at| unmount(at));
     assert_eq!((code, seen), (Some(0), vec![bound]));
+}
+
+#[test]
+fn a_mount_that_mount_has_moved_goes_on_over_a_crash_and_is_taken_away_at_its_end() {
+    let Some(()) = available("root", possible().and_then(|()| is_root())) else { return };
+    let store = small_store();
+    let above = Moved::folder_of(&store).join("above");
+    std::fs::create_dir(&above).unwrap();
+    // From a mount that is shared with other namespaces nothing can be moved.
+    run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&above));
+    run(Command::new("mount").arg("--make-private").arg(&above));
+    let mut moved = Moved::start_beside(store);
+    let elsewhere = above.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    run(Command::new("mount").arg("--move").arg(above.join("mnt")).arg(&elsewhere));
+    signal(workers_of(moved.program.id())[0], "KILL");
+    let value = std::fs::read(elsewhere.join("api-key/value"));
+    let code = moved.stop();
+    let seen = moved.seen();
+    seen.iter().for_each(|at| unmount(at));
+    unmount(&above);
+    assert_eq!((value.unwrap(), code, seen), (b"canary-value".to_vec(), Some(0), vec![]));
 }
 
 #[test]

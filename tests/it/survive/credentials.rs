@@ -178,7 +178,7 @@ fn a_worker_that_is_stopped_when_the_mount_ends_leaves_nothing_mounted_and_no_le
     for role in ROLES {
         database_role(&vault, &postgres, "database", role, "1h", "2h");
     }
-    let mut mount = mount_with(&vault, "watchdog = \"1s\"");
+    let mut mount = mount_with(&vault, "watchdog = \"4s\"");
     for role in ROLES {
         mount.read(&format!("{role}/password")).unwrap();
     }

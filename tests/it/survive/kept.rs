@@ -58,12 +58,17 @@ impl Manager {
         let over = is_over.clone();
         let keeping = std::thread::spawn(move || {
             let mut kept = Vec::new();
-            while !over.load(Ordering::SeqCst) {
+            loop {
+                // Asked before: what was said until then is still heard.
+                let is_over = over.load(Ordering::SeqCst);
                 let (mut room, mut space) = ([0; 512], [MaybeUninit::uninit(); 256]);
                 let mut files = RecvAncillaryBuffer::new(&mut space);
                 let Ok(came) =
                     recvmsg(&socket, &mut [IoSliceMut::new(&mut room)], &mut files, RecvFlags::CMSG_CLOEXEC)
                 else {
+                    if is_over {
+                        return kept;
+                    }
                     continue;
                 };
                 let said = String::from_utf8_lossy(&room[..came.bytes]).into_owned();
@@ -74,7 +79,6 @@ impl Manager {
                     }
                 }
             }
-            kept
         });
         Self { socket: path.to_owned(), is_over, keeping: Some(keeping) }
     }

@@ -120,25 +120,31 @@ fn whoever_watches_is_told_of_changes_by_the_next_worker_too() {
     }
     let folder = other.file.parent().unwrap();
     let watcher = Watcher::on([("one", one.file.as_path()), ("folder", folder)]);
+    // A change may be told twice: the second time is none of the next one.
+    let told = |wanted: &[&str], version: u64| loop {
+        watcher.wait(wanted);
+        let now = one.check(&std::fs::read(&one.file).unwrap()).unwrap();
+        assert!(now <= version);
+        if now == version {
+            return;
+        }
+    };
     let mut version = 1;
     for _ in 0..drill(3, 20) {
         kill_again_and_again(&grove.mount, 1);
         version += 1;
         grove.rotate(0);
         grove.rotate(1);
-        watcher.wait(&["one CLOSE_WRITE", "folder/k CLOSE_WRITE"]);
-        assert_eq!(one.check(&std::fs::read(&one.file).unwrap()), Ok(version));
+        told(&["one CLOSE_WRITE", "folder/k CLOSE_WRITE"], version);
         // One that dies over the change itself leaves the telling to the next.
         version += 1;
         grove.rotate(0);
         grove.mount.kill_worker();
         std::thread::sleep(Duration::from_millis(10));
-        watcher.wait(&["one CLOSE_WRITE"]);
-        assert_eq!(one.check(&std::fs::read(&one.file).unwrap()), Ok(version));
+        told(&["one CLOSE_WRITE"], version);
     }
     run(&mut upgrade(&grove.mount));
     watcher.take();
     grove.rotate(0);
-    watcher.wait(&["one CLOSE_WRITE"]);
-    assert_eq!(one.check(&std::fs::read(&one.file).unwrap()), Ok(version + 1));
+    told(&["one CLOSE_WRITE"], version + 1);
 }

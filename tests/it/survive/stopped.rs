@@ -51,15 +51,15 @@ fn a_worker_that_is_stopped_is_replaced_and_whoever_waits_gets_their_bytes() {
 
 #[test]
 fn a_holder_that_was_stopped_for_a_while_kills_nobody() {
-    let Some(grove) = Grove::new("watchdog = \"1s\"") else { return };
+    let Some(grove) = Grove::new("watchdog = \"4s\"") else { return };
     grove.warm();
     let worker = grove.mount.worker();
     let crowd = Crowd::of_readers(&grove.secrets[..EACH]);
     for _ in 0..drill(1, 5) {
         signal(grove.mount.pid(), "STOP");
-        std::thread::sleep(Duration::from_secs(4));
+        std::thread::sleep(Duration::from_secs(10));
         signal(grove.mount.pid(), "CONT");
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(6));
         assert_eq!(grove.mount.worker(), worker);
     }
     crowd.stop().none_failed("readers, and a holder that is stopped");

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::mount::lifecycle::is_mounted;
 use crate::support::mount::{possible, run, secretfs, signal, wait_until, workers_of};
@@ -38,6 +37,14 @@ impl Terminal {
 
     fn shown(&self) -> String {
         self.shown.lock().unwrap().clone()
+    }
+
+    /// Whether it shows what is typed.
+    fn echoes(&self) -> bool {
+        let mut stty = Command::new("stty");
+        stty.arg("-a").arg("-F").arg(format!("/proc/{}/fd/0", self.program())).env("LC_ALL", "C");
+        let said = stty.output().unwrap();
+        !String::from_utf8_lossy(&said.stdout).split_whitespace().any(|word| word == "-echo")
     }
 
     /// The program that runs at it.
@@ -86,7 +93,7 @@ fn a_typed_passphrase_is_asked_for_once_whatever_becomes_of_workers() {
     let mut terminal = Terminal::start(&line);
     wait_until("it asks", || terminal.shown().contains("Passphrase of"));
     // The question comes before the terminal is told to show nothing.
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("nothing is shown", || !terminal.echoes());
     let mut input = terminal.script.stdin.take().unwrap();
     writeln!(input, "{PASSPHRASE}").unwrap();
     wait_until("it is mounted", || is_mounted(&at));

@@ -349,7 +349,7 @@ async fn a_login_that_is_never_answered_costs_the_reader_the_deadline() {
         let asked = Instant::now();
         let all = join_all((0..20).map(|_| vault.read(&at))).await;
         assert!(all.into_iter().all(|read| read.unwrap_err() == Error::TimedOut(limit)));
-        assert!(asked.elapsed() < Duration::from_secs(2));
+        assert!(asked.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!((2..=4).contains(&fake.requests().len()), "{}", fake.requests().len());
