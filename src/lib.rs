@@ -34,9 +34,7 @@ pub mod carried;
 pub mod clock;
 pub mod path;
 pub mod secret;
+pub mod erasing;
 
-/// Erases every freed block: HTTP, TLS and JSON libraries leave copies of a secret in theirs.
-/// Its `realloc` is the trait's default, which allocates, copies and frees through `dealloc`, so it erases too.
 #[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
-    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static ALLOCATOR: erasing::Erasing = erasing::Erasing;
