@@ -85,8 +85,9 @@ fn a_typed_passphrase_is_asked_for_once_whatever_becomes_of_workers() {
     std::fs::remove_file(path("typed")).unwrap();
     std::fs::create_dir(path("mnt")).unwrap();
     let (program, at) = (env!("CARGO_BIN_EXE_secretfs"), path("mnt"));
+    // To try a passphrase takes a second, and several where others want the processor.
     let line = format!(
-        "exec env SECRETFS_LOG=trace {program} mount store:{} {}",
+        "exec env SECRETFS_LOG=trace {program} mount --deadline 25s store:{} {}",
         path("s.age").display(),
         at.display()
     );
