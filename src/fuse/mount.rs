@@ -82,8 +82,8 @@ pub enum Unmounted {
     InUse,
 }
 
-/// Prepares the service of a mount to which the kernel `offered` this when it was made. It takes as long as a buffer for the largest
-/// request there is takes to erase, some ten milliseconds: who waits for the service need not wait for that.
+/// Prepares the service of a mount to which the kernel `offered` this when it was made: who waits for the service need not wait for
+/// that.
 ///
 /// # Errors
 /// What the system said.
