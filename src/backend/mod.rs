@@ -14,6 +14,7 @@ pub mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -237,6 +238,10 @@ pub trait Backend: Send + Sync + 'static {
         std::future::pending().await
     }
 
+    /// Programs have used what lies at `path` a moment ago: has what every question about it needs (a connection, a login, what
+    /// kind of engine it is), so that they will wait for their own questions only. What fails is left to them.
+    async fn warm_up(&self, _path: &BackendPath) {}
+
     /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Not those
     /// that the server calls as `kept` says: what is to outlive the mount ends with them. Bounds its own time; what goes wrong is
     /// logged.
@@ -265,6 +270,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends a token that it does not have, and with it all that was made with it. [`Error::NotFound`]: there is none (any more).
     async fn revoke_token(&self, _accessor: &str) -> Result<(), Error> {
         Err(Error::NotFound)
+    }
+
+    /// Descriptors that the kernel takes long to close: who dies with the last copy of one is gone that much later. Watches of
+    /// inotify(7) are waited for until nobody on any processor can look at them (`fsnotify_destroy_group` in
+    /// fs/notify/group.c): 6 ms where nothing else happens, 70 where much does.
+    fn slow_to_close(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 
     /// Called now and then: erase what is held in clear and was not used of late, and close connections whose buffers may

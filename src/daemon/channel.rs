@@ -56,6 +56,9 @@ pub(super) enum ToWorker {
 /// What a worker says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToHolder {
+    /// Keep a copy of the descriptors that come with this for longer than I live: closing the last one takes long, and I would not be
+    /// gone before.
+    KeepOpen,
     /// Requests are answered.
     Serving,
     /// I am there, and those who answer programs have got so far.

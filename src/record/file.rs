@@ -102,7 +102,8 @@ fn parse<T: Entry>(bytes: &[u8], fingerprint: [u8; 32]) -> Result<Option<Content
     if header.fingerprint != fingerprint {
         return Err(Refused::Fingerprint);
     }
-    let (mut entries, mut is_committed) = (Vec::new(), false);
+    // Exactly: programs wait, and memory that is outgrown was found and erased for nothing.
+    let (mut entries, mut is_committed) = (Vec::with_capacity(frame::count(rest)), false);
     while let Some((kind, content, after)) = next(rest)? {
         match kind {
             Kind::Entry => entries.push(frame::parse(content).ok_or(Refused::Entry("it cannot be read"))?),

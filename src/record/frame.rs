@@ -74,6 +74,24 @@ pub(super) type Frame<'a> = (Kind, &'a [u8], &'a [u8]);
 
 /// The first frame of `bytes`.
 pub(super) fn next(bytes: &[u8]) -> Result<Frame<'_>, Fault> {
+    let (sum, body, rest) = first(bytes)?;
+    let (kind, content) = body.split_first().ok_or(Fault::Content)?;
+    let kind = Kind::of(*kind).filter(|_| checksum(body) == sum).ok_or(Fault::Content)?;
+    Ok((kind, content, rest))
+}
+
+/// How many frames there are, by their lengths alone.
+pub(super) fn count(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok((_, _, rest)) = first(bytes) {
+        bytes = rest;
+        count += 1;
+    }
+    count
+}
+
+/// The checksum of the first frame, what it should be of, and what comes after it.
+fn first(bytes: &[u8]) -> Result<(u32, &[u8], &[u8]), Fault> {
     let (head, after) = bytes.split_at_checked(HEAD).ok_or(Fault::Cut)?;
     let mut words = head.chunks_exact(4).filter_map(|word| word.try_into().ok()).map(u32::from_le_bytes);
     let (Some(length), Some(complement), Some(sum)) = (words.next(), words.next(), words.next()) else {
@@ -84,9 +102,7 @@ pub(super) fn next(bytes: &[u8]) -> Result<Frame<'_>, Fault> {
         return Err(Fault::Length);
     }
     let (body, rest) = after.split_at_checked(expected).ok_or(Fault::Cut)?;
-    let (kind, content) = body.split_first().ok_or(Fault::Content)?;
-    let kind = Kind::of(*kind).filter(|_| checksum(body) == sum).ok_or(Fault::Content)?;
-    Ok((kind, content, rest))
+    Ok((sum, body, rest))
 }
 
 /// The content of a frame; none where it is no `T` or more than one.

@@ -1,7 +1,7 @@
 //! Owns records that outlive a worker: entries appended to a pair of memory files that the holder keeps.
 //! Does not know what the entries say.
 //!
-//! One file of the pair is valid, the other one is old, empty or being written. A file begins with a header and a snapshot,
+//! One file of the pair is valid, the other one is empty or being written. A file begins with a header and a snapshot,
 //! which a commit ends; a file without it does not count, and of two valid ones the later one does. Each append is one
 //! write(2), so that a kill leaves a cut last frame at most, which reading drops. Names and ids belong in a record, values
 //! never: the holder keeps it, and nothing erases it.
@@ -236,7 +236,8 @@ impl State {
         let into = 1 - self.active;
         let Some(file) = self.files.get(into) else { return Ok(()) };
         file.empty();
-        let (mut bytes, mut length) = (Vec::with_capacity(PIECE), 0);
+        // Not all of a piece at once: most snapshots are short, and all of it would be erased.
+        let (mut bytes, mut length) = (Vec::new(), 0);
         frame::put(&mut bytes, Kind::Header, &self.header);
         let mut flush = |bytes: &mut Vec<u8>| -> std::io::Result<()> {
             length += bytes.len();
@@ -260,6 +261,10 @@ impl State {
         flush(&mut bytes)?;
         frame::put(&mut bytes, Kind::Commit, &());
         flush(&mut bytes)?;
+        // It counts no more: its memory is given back, and the next worker has less to read.
+        if let Some(old) = self.files.get(self.active) {
+            old.empty();
+        }
         self.active = into;
         self.length = length;
         self.compact_at = length.saturating_mul(2).saturating_add(SLACK);

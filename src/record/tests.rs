@@ -191,7 +191,7 @@ fn a_writer_may_be_killed_at_every_byte_of_a_snapshot() {
     let old = bytes(&files[0]);
     drop(Opening::read(again(&files), PRINT).begin(words(20..25)));
     let new = bytes(&files[1]);
-    assert_eq!(old, bytes(&files[0]), "the old file stays as it is");
+    assert!(bytes(&files[0]).is_empty(), "what counts no more takes no memory");
     for cut in 0..new.len() {
         assert_eq!(read(files_of([&old, &new[..cut]])), Ok(words(0..8)), "cut at {cut}");
     }

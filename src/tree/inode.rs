@@ -175,6 +175,7 @@ impl INodeTable {
         let node = Arc::new(Node::new(INodeNo::ROOT, INodeNo::ROOT, root, &key));
         let mut known = KnownINodes::default();
         known.by_number.insert(INodeNo::ROOT, Known { node, lookups: 1, inherited: false });
+        known.by_number.reserve(inherited.nodes.len());
         for left in inherited.nodes {
             let mut node = Node::new(left.ino, left.parent, left.place, &key);
             if let Some(file) = &mut node.file {

@@ -9,6 +9,7 @@ mod key;
 mod wait;
 mod watch;
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -182,6 +183,10 @@ impl Backend for Store {
 
     async fn changed(&self) {
         self.wait.changed(&self.watch).await;
+    }
+
+    fn slow_to_close(&self) -> Vec<BorrowedFd<'_>> {
+        self.watch.events().into_iter().chain(self.wait.events()).collect()
     }
 
     fn tidy(&self, now: Moment) {

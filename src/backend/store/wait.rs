@@ -1,9 +1,9 @@
 //! Owns waiting until the store's file may have changed, for whoever would rather be woken than ask.
 //! Does not know what is in the file, nor who waits.
 
-use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -18,21 +18,28 @@ pub(super) struct Wait {
     /// The generation at the end of the last wait, at first that of the beginning: what changes between two waits ends the
     /// second one at once.
     told: AtomicU64,
-    /// Events of our own: those of [`Watch`] are taken away by every open that sees one. None where there are none, or no
-    /// reactor to wake us. Made at the first wait, since that is in a runtime.
-    events: OnceLock<Option<AsyncFd<OwnedFd>>>,
+    /// Events of our own: those of [`Watch`] are taken away by every open that sees one. None where there are none.
+    events: Option<Arc<OwnedFd>>,
+    /// The same, with a reactor to wake us, if there is one. Made at the first wait, since that is in a runtime.
+    waking: OnceLock<Option<AsyncFd<Arc<OwnedFd>>>>,
 }
 
 impl Wait {
     pub(super) fn new(watch: &Watch) -> Self {
-        Self { told: AtomicU64::new(watch.generation()), events: OnceLock::new() }
+        let told = AtomicU64::new(watch.generation());
+        Self { told, events: events().map(Arc::new), waking: OnceLock::new() }
+    }
+
+    /// Where events come from.
+    pub(super) fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(AsFd::as_fd)
     }
 
     /// Ready when the generation is another than at the end of the last wait: moments after a change that inotify tells of,
     /// else within a second or so. What [`Watch::generation`] gives then is as new. May be dropped and called again.
     pub(super) async fn changed(&self, of: &Watch) {
         let told = self.told.load(Ordering::SeqCst);
-        let events = self.events.get_or_init(|| events().and_then(woken_by));
+        let events = self.waking.get_or_init(|| self.events.clone().and_then(woken_by));
         let mut woken = false;
         loop {
             // Watched first and looked at then: what changes in between is an event. Anew every time: a folder may have come,
@@ -60,12 +67,12 @@ impl Wait {
 
 /// Its new name is `unsafe`, because of types that could name another descriptor every time; an `OwnedFd` cannot.
 #[allow(deprecated)]
-fn woken_by(events: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+fn woken_by(events: Arc<OwnedFd>) -> Option<AsyncFd<Arc<OwnedFd>>> {
     AsyncFd::new(events).ok()
 }
 
 /// Waits for an event and takes it away, with all others that are there.
-async fn event(events: Option<&AsyncFd<OwnedFd>>) {
+async fn event(events: Option<&AsyncFd<Arc<OwnedFd>>>) {
     let Some(events) = events else { return std::future::pending().await };
     match events.readable().await {
         Ok(mut ready) => {

@@ -1,7 +1,7 @@
 //! Owns the question whether the store's file has changed, which every open asks: by inotify(7), and now and then by stat(2).
 //! Does not know what is in the file.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
@@ -76,6 +76,11 @@ impl Watch {
     /// The file that is watched, as it was named.
     pub(super) fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Where events come from.
+    pub(super) fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether nothing happened since `seen` was written. Asked in this order: who finds no event because another thread

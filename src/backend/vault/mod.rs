@@ -168,6 +168,12 @@ impl Backend for Vault {
         self.api.tend().await;
     }
 
+    async fn warm_up(&self, path: &BackendPath) {
+        if api::is_sendable(path) {
+            let _ = self.within(self.engines.locate(&self.api, path)).await;
+        }
+    }
+
     async fn close(&self, kept: &[String]) {
         self.api.close(kept).await;
     }

@@ -9,13 +9,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::channel::{Channel, ToHolder, ToWorker};
 use crate::fuse::Done;
+
+/// So many descriptors of one worker are kept open for it, two of each store; what is more is closed at once.
+const MOST_KEPT_OPEN: usize = 64;
+/// And for so long after its end. Not less than it takes to start the next one, which is born with copies of all that we have, and
+/// would itself wait for those to be closed, when its program begins, if they were the last.
+const UNTIL_THE_NEXT: Duration = Duration::from_secs(2);
 
 /// Which of all workers that a mount has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,8 +159,14 @@ impl Worker {
 }
 
 fn listen(number: WorkerNo, channel: &Channel, mut child: Child, events: &UnboundedSender<Event>) {
+    let mut kept_open = Vec::new();
     loop {
         match channel.receive() {
+            Ok(Some((ToHolder::KeepOpen, files))) => {
+                // Here and not by the holder: whoever drops the last one waits.
+                kept_open.extend(files);
+                kept_open.truncate(MOST_KEPT_OPEN);
+            }
             Ok(Some((message, files))) => {
                 if events.send(Event::Said(number, message, files)).is_err() {
                     break;
@@ -169,4 +181,7 @@ fn listen(number: WorkerNo, channel: &Channel, mut child: Child, events: &Unboun
         }
     }
     let _ = events.send(Event::Gone(number, child.wait().ok()));
+    if !kept_open.is_empty() {
+        std::thread::sleep(UNTIL_THE_NEXT);
+    }
 }

@@ -5,7 +5,7 @@ mod parts;
 mod succession;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,18 +14,19 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::channel::{Channel, Handed, ToHolder, ToWorker};
+use super::channel::{Channel, Handed, MOST_FILES, ToHolder, ToWorker};
 use super::sandbox::{self, Rules};
 use super::start::{Called, Given};
 use super::{Failure, Plan, harden};
+use crate::fs::CarriedFiles;
 use crate::fuse::{self, SessionEnd, Unmounted};
 use crate::handover::Fingerprint;
 use crate::hands;
 use crate::leases::read_ledger;
-use crate::tree::journal::Journal;
+use crate::tree::journal::{Journal, Refused};
 pub(super) use parts::build_source;
 use parts::{Parts, Running, Shown};
-use succession::{Inheritance, Old, succeed};
+use succession::{Old, succeed};
 
 /// What the process is called; Linux takes fifteen bytes.
 const NAME: &std::ffi::CStr = c"secretfs-worker";
@@ -81,8 +82,11 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let mut told = listen(&channel)?;
     let hands = UnixStream::from(called.give(Given::Hands)?);
     let hands = hands::Client::over(hands, called.start.touching_thread.clone())?;
-    let parts = Parts::build(plan, &called.place().at, hands.clone())?;
     let fingerprint = called.start.fingerprint;
+    let serves_at_once = !called.start.succeeds && !called.start.gives_back;
+    let opening = serves_at_once.then(|| open_journal(&mut called)).transpose()?;
+    let parts = Parts::build(plan, &called.place().at, hands.clone())?;
+    keep_open(&parts, &channel);
     let ledger = [called.give(Given::Ledger)?, called.give(Given::Ledger)?];
     if called.start.gives_back {
         parts.leases.keep_ledger(read_ledger(ledger));
@@ -91,20 +95,28 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
         runtime.shutdown_timeout(QUESTIONS_LEFT);
         return Ok(());
     }
-    let inheritance = if called.start.succeeds {
-        let legacy = called.take(Given::Legacy);
-        let inherited = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
-        let Some(inherited) = inherited else { return Ok(()) };
-        inherited
-    } else {
-        Inheritance::default()
+    let (files, opening) = match opening {
+        // Its predecessor, if it has one, has crashed, and whoever used the mount waits.
+        Some(opening) => {
+            // Before a login can be made, which is noted there.
+            parts.leases.keep_ledger(read_ledger(ledger));
+            if called.start.crashes > 0 {
+                parts.warm_up(&runtime);
+            }
+            (CarriedFiles::default(), opening)
+        }
+        None => {
+            let legacy = called.take(Given::Legacy);
+            let inherited = runtime.block_on(succeed(&parts, legacy, fingerprint, &channel, &mut told));
+            let Some(inheritance) = inherited else { return Ok(()) };
+            // Not before the predecessor is gone: it writes into it to its last moment.
+            let opening = open_journal(&mut called)?;
+            let files = runtime.block_on(inheritance.taken_in());
+            // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
+            parts.leases.keep_ledger(read_ledger(ledger));
+            (files, opening)
+        }
     };
-    // Not before the predecessor is gone: it writes into it to its last moment.
-    let journal = [called.give(Given::Journal)?, called.give(Given::Journal)?];
-    let opening = Meanwhile::begin(move || Journal::open(journal, fingerprint))?;
-    let files = runtime.block_on(inheritance.taken_in());
-    // After what was handed over, which is known then: what is in there besides is of a worker that has crashed.
-    parts.leases.keep_ledger(read_ledger(ledger));
     let (journal, taken) = opening.end()?;
     match taken {
         Ok(()) => {
@@ -258,6 +270,25 @@ fn say(channel: &Channel, message: &ToHolder) {
     // A holder that is gone is told of by the channel's end.
     if let Err(error) = channel.send(message, &[]) {
         tracing::debug!("the holder does not hear: {}", error.kind());
+    }
+}
+
+/// Reads what is known of inodes, which takes a while where that is much.
+fn open_journal(called: &mut Called) -> io::Result<Meanwhile<(Journal, Result<(), Refused>)>> {
+    let files = [called.give(Given::Journal)?, called.give(Given::Journal)?];
+    let fingerprint = called.start.fingerprint;
+    Meanwhile::begin(move || Journal::open(files, fingerprint))
+}
+
+/// Has the holder keep what would hold up our death.
+fn keep_open(parts: &Parts, channel: &Channel) {
+    let backends = parts.cache.backends();
+    let files: Vec<_> = backends.iter().flat_map(|backend| backend.slow_to_close()).collect();
+    for some in files.chunks(MOST_FILES) {
+        let some: Vec<&dyn AsFd> = some.iter().map(|file| file as _).collect();
+        if let Err(error) = channel.send(&ToHolder::KeepOpen, &some) {
+            tracing::debug!("the holder keeps nothing open: {}", error.kind());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Owns the parts of a mount: how they are built from a plan, which of them run in the background, and how those are stopped.
 //! Does not know the holder, or when any of it is to be done.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -28,9 +29,10 @@ use crate::fuse::Serving;
 use crate::hands;
 use crate::hooks::Hooks;
 use crate::leases::Leases;
+use crate::path::BackendPath;
 use crate::refresh::Refresher;
-use crate::tree::Trees;
 use crate::tree::journal::Journal;
+use crate::tree::{TreeId, Trees};
 
 /// How long the end of a mount waits for hooks: they are killed a second after they were told to end.
 const PATIENCE_WITH_HOOKS: Duration = Duration::from_secs(2);
@@ -95,6 +97,25 @@ impl Parts {
         let hooks = Arc::new(hooks);
         let changes = [cache.subscribe(), cache.subscribe()];
         Ok(Self { cache, leases, trees, hooks, hands, deadline, pair_window, max_value_size, changes })
+    }
+
+    /// Has backends prepare themselves for those who used the mount a moment ago and wait for it. Each asks for one thing after the other.
+    pub(super) fn warm_up(&self, runtime: &Runtime) {
+        let roots = (0..).map_while(|id| self.trees.get(TreeId(id))).map(|tree| &tree.root);
+        let mut places: BTreeMap<SourceId, Vec<BackendPath>> = BTreeMap::new();
+        for SecretRef { source, path, .. } in roots {
+            places.entry(*source).or_default().push(path.clone());
+        }
+        for (source, paths) in places {
+            let Some(backend) = self.cache.source(source).map(|source| source.backend.clone()) else {
+                continue;
+            };
+            runtime.spawn(async move {
+                for path in paths {
+                    backend.warm_up(&path).await;
+                }
+            });
+        }
     }
 
     /// The same, with what the kernel was told by former workers.

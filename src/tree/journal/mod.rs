@@ -173,7 +173,9 @@ fn entries(ino: INodeNo, parent: INodeNo, place: &Place, editions: &[Edition]) -
 /// What holds after all entries.
 #[derive(Debug, Default)]
 struct Left {
-    nodes: HashMap<INodeNo, InheritedNode>,
+    nodes: Vec<InheritedNode>,
+    /// Where in `nodes` those are that hold still: small, for it grows while programs wait.
+    at: HashMap<INodeNo, usize>,
     trees: HashMap<u32, bool>,
     begun: Option<SystemTime>,
     /// 0 where nobody has written one.
@@ -182,7 +184,8 @@ struct Left {
 
 impl Left {
     fn read(entries: Vec<Entry>) -> Result<Self, &'static str> {
-        let mut left = Self::default();
+        let nodes = entries.iter().filter(|entry| matches!(entry, Entry::Node { .. })).count();
+        let mut left = Self { nodes: Vec::with_capacity(nodes), ..Self::default() };
         let mut numbers = HashSet::new();
         for entry in entries {
             match entry {
@@ -193,12 +196,12 @@ impl Left {
                     }
                     let (ino, parent) = (INodeNo(ino), INodeNo(parent));
                     let place = place.place().ok_or("an inode stands for nothing that there is")?;
-                    let node = InheritedNode { ino, parent, place, editions: vec![] };
-                    if left.nodes.insert(ino, node).is_some() {
+                    if left.at.insert(ino, left.nodes.len()).is_some() {
                         return Err("an inode was made twice");
                     }
+                    left.nodes.push(InheritedNode { ino, parent, place, editions: vec![] });
                 }
-                Entry::Gone { ino } => drop(left.nodes.remove(&INodeNo(ino))),
+                Entry::Gone { ino } => drop(left.at.remove(&INodeNo(ino))),
                 Entry::Edition { ino, edition } => {
                     let edition = edition.parse().ok_or("an edition makes no sense")?;
                     if !numbers.insert(edition.number) {
@@ -206,7 +209,7 @@ impl Left {
                     }
                     left.next_edition = left.next_edition.max(edition.number.saturating_add(1));
                     // Of a file that was forgotten while it was being opened nobody has a handle.
-                    if let Some(node) = left.nodes.get_mut(&INodeNo(ino)) {
+                    if let Some(node) = left.at.get(&INodeNo(ino)).and_then(|at| left.nodes.get_mut(*at)) {
                         if node.editions.len() >= MOST {
                             node.editions.remove(0);
                         }
@@ -224,7 +227,9 @@ impl Left {
     }
 
     fn sorted(self) -> (Inherited, Option<u32>) {
-        let mut nodes: Vec<InheritedNode> = self.nodes.into_values().collect();
+        let Self { mut nodes, at: living, .. } = self;
+        let mut at = 0..;
+        nodes.retain(|node| at.next() == living.get(&node.ino).copied());
         nodes.sort_by_key(|node| node.ino);
         let trees = self.trees.into_iter().filter_map(|(at, known)| Some((wire::tree(at)?, known)));
         let next = (self.next_edition > 0).then_some(self.next_edition);

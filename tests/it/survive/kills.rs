@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::crowd::{Crowd, Tally};
 use super::grove::Grove;
 use super::{drill, is_full};
-use crate::support::mount::Mount;
+use crate::support::available;
+use crate::support::mount::{Mount, Store, possible, wait_until};
+use crate::support::vault::{ROOT_TOKEN, Vault};
 
 /// As often as it takes, with a mount that does not give up over it.
 pub const SETTINGS: &str = "max_crashes = 1000";
@@ -49,4 +53,47 @@ fn readers_notice_nothing_of_workers_that_are_killed_but_a_pause() {
     let tally = crowd.stop();
     tally.none_failed("readers and kills");
     pauses(&tally, Duration::from_millis(250), &grove.mount);
+}
+
+/// How many descriptors of inotify(7) a process has.
+fn watching(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let files = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+    files.filter(|file| file.as_os_str() == "anon_inode:inotify").count()
+}
+
+/// The kernel ends who has the last descriptor of a watch only after it has waited for all processors.
+#[test]
+fn the_death_of_a_worker_does_not_wait_for_its_watches() {
+    let Some(()) = available("mount", possible()) else { return };
+    let store = Store::new();
+    store.put("api-key", &["value=canary"]);
+    let mount = store.mount().start();
+    let watched = watching(mount.worker());
+    assert!(watched > 0, "a worker with a store watches its file");
+    assert!(watching(mount.pid()) >= watched, "the holder has a copy of each");
+    let worker = mount.kill_worker();
+    wait_until("the former worker's are closed", || {
+        watching(worker) == watched && watching(mount.pid()) == watched
+    });
+    assert_eq!(mount.read("api-key/value").unwrap(), b"canary");
+}
+
+/// An engine is found out, and a connection made, while the mount comes back and not while programs wait.
+#[test]
+fn who_follows_a_crash_has_what_reads_need_before_it_is_asked_for_anything() {
+    let Some(()) = available("mount", possible()) else { return };
+    let Some(vault) = available("vault", Vault::start()) else { return };
+    vault.kv_put("secret", "api-key", json!({"value": "canary"}));
+    vault.enable_audit();
+    let looked_up = || {
+        let asked = vault.audit_requests().into_iter();
+        asked.filter(|(_, path)| path.starts_with("sys/internal/ui/mounts")).count()
+    };
+    let variables = [("VAULT_ADDR", vault.address.as_str()), ("VAULT_TOKEN", ROOT_TOKEN)];
+    let mount = Mount::of("vault:secret").envs(variables).start();
+    assert_eq!(looked_up(), 0, "nobody has asked for anything");
+    mount.kill_worker();
+    wait_until("the engine is found out", || looked_up() == 1);
+    assert_eq!(mount.read("api-key/value").unwrap(), b"canary");
 }

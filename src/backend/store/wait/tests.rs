@@ -124,7 +124,7 @@ async fn without_events_a_change_is_seen_by_looking() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("store");
     let watch = Watch::new(file.clone(), Clock::System);
-    let wait = Wait { events: OnceLock::from(None), ..Wait::new(&watch) };
+    let wait = Wait { events: None, ..Wait::new(&watch) };
     Waiter { watch, wait }.tells("made", || std::fs::write(&file, "one").unwrap()).await;
 }
 
