@@ -42,6 +42,10 @@ pub(super) struct Start {
     /// Serve nobody: give back what former workers had, and end. A holder of an older program never says it.
     #[serde(default)]
     pub(super) gives_back: bool,
+    /// Whether the holder knows [`super::channel::ToHolder::KeepOpen`]: one of an older program does not, and takes what it does not
+    /// know for the end of a worker's mind.
+    #[serde(default)]
+    pub(super) keeps_open: bool,
     /// Whether the mount outlives its holder: then there is nothing to give back when that is gone.
     pub(super) outlives_holder: bool,
     /// What the descriptors are, in their order.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 
-use super::watch::{LOOK, Watch, events, forget, watch};
+use super::watch::{LOOK, Left, Watch, events, forget, watch};
 
 /// After an event that changed nothing of ours. In a folder where others write all the time this bounds what we do.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -71,14 +71,15 @@ fn woken_by(events: Arc<OwnedFd>) -> Option<AsyncFd<Arc<OwnedFd>>> {
     AsyncFd::new(events).ok()
 }
 
-/// Waits for an event and takes it away, with all others that are there.
+/// Waits for an event and takes it away, with others that are there.
 async fn event(events: Option<&AsyncFd<Arc<OwnedFd>>>) {
     let Some(events) = events else { return std::future::pending().await };
     match events.readable().await {
         Ok(mut ready) => {
-            forget(events.get_ref());
-            // What comes after the last look at the queue makes it ready anew: tokio tells the two apart.
-            ready.clear_ready();
+            if forget(events.get_ref()) != Left::Some {
+                // What comes after the last look at the queue makes it ready anew: tokio tells the two apart.
+                ready.clear_ready();
+            }
         }
         Err(_) => std::future::pending().await,
     }

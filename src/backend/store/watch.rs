@@ -17,6 +17,9 @@ use crate::clock::{Clock, Moment};
 /// seen after this long.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
+/// So many times events are taken away by one who asks: 64 KiB of them, two thousand or so.
+const MOST_READS: usize = 16;
+
 /// The generation of one file.
 pub(super) struct Watch {
     file: PathBuf,
@@ -96,7 +99,9 @@ impl Watch {
         #[cfg(test)]
         self.looks.fetch_add(1, Ordering::SeqCst);
         // Watched first and looked at then: what changes in between is an event.
-        let watched = self.events.as_ref().is_some_and(|events| forget(events) && watch(events, &self.file));
+        let watched = self.events.as_ref();
+        let watched =
+            watched.is_some_and(|events| forget(events) != Left::Broken && watch(events, &self.file));
         let generation = file::generation(&self.file);
         *self.seen.write().unwrap_or_else(|e| e.into_inner()) = watched.then_some((generation, now));
         self.looking.store(false, Ordering::SeqCst);
@@ -109,17 +114,28 @@ pub(super) fn events() -> Option<OwnedFd> {
     inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()
 }
 
-/// Takes all events away: what happened does not matter, the file is looked at anew. False when there will be none.
-pub(super) fn forget(events: &OwnedFd) -> bool {
+/// What is left of events that were taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    /// Others write in the folder all the time, faster than events can be taken away perhaps: who asks next goes on.
+    Some,
+    /// There are none, and will be none.
+    Broken,
+}
+
+/// Takes events away: what happened does not matter, the file is looked at anew. Not for as long as there are any: a program waits.
+pub(super) fn forget(events: &OwnedFd) -> Left {
     let mut buffer = [0; 4096];
-    loop {
+    for _ in 0..MOST_READS {
         match rustix::io::read(events, &mut buffer) {
-            Err(Errno::AGAIN) => return true,
+            Err(Errno::AGAIN) => return Left::Nothing,
             Ok(length) if length > 0 => {}
             Err(Errno::INTR) => {}
-            Ok(_) | Err(_) => return false,
+            Ok(_) | Err(_) => return Left::Broken,
         }
     }
+    Left::Some
 }
 
 /// Watches the folder that the file's name is in, and where the name is a link, the folder it leads to. Watching twice
@@ -143,7 +159,7 @@ pub(super) fn watch(events: &OwnedFd, file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use std::os::unix::fs::symlink;
 
@@ -248,6 +264,28 @@ mod tests {
                 reader.join().unwrap();
             }
         });
+    }
+
+    #[test]
+    fn whoever_writes_beside_the_file_without_end_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store");
+        std::fs::write(&file, "1").unwrap();
+        let watch = watch(&file);
+        let before = watch.generation();
+        // More than one who asks takes away, less than the kernel keeps (fs.inotify.max_queued_events, 16384).
+        let names = ["one", "another"].map(|name| folder.path().join(name));
+        for number in 0..2_000 {
+            std::fs::write(&names[number % 2], "beside").unwrap();
+        }
+        assert_eq!(forget(watch.events.as_ref().unwrap()), Left::Some);
+        std::fs::write(&file, "changed").unwrap();
+        let after = watch.generation();
+        assert_ne!(after, before, "what is asked while events are left is as true");
+        for _ in 0..100 {
+            assert_eq!(watch.generation(), after);
+        }
+        assert!(watch.is_quiet(), "they are gone after a while");
     }
 
     #[test]

@@ -328,6 +328,7 @@ impl Holder {
             crashes: self.restarts.total(),
             succeeds: matches!(task, Task::Succeed(_)),
             gives_back: matches!(task, Task::GiveBack),
+            keeps_open: true,
             outlives_holder: self.outlives_us,
             files: files.iter().map(|(given, _)| *given).collect(),
         };

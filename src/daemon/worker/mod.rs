@@ -86,7 +86,9 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
     let serves_at_once = !called.start.succeeds && !called.start.gives_back;
     let opening = serves_at_once.then(|| open_journal(&mut called)).transpose()?;
     let parts = Parts::build(plan, &called.place().at, hands.clone())?;
-    keep_open(&parts, &channel);
+    if called.start.keeps_open {
+        keep_open(&parts, &channel);
+    }
     let ledger = [called.give(Given::Ledger)?, called.give(Given::Ledger)?];
     if called.start.gives_back {
         parts.leases.keep_ledger(read_ledger(ledger));
