@@ -240,7 +240,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Programs have used what lies at `path` a moment ago: has what every question about it needs (a connection, a login, what
     /// kind of engine it is), so that they will wait for their own questions only. What fails is left to them.
-    async fn warm_up(&self, _path: &BackendPath) {}
+    async fn warm_up(&self, _path: &BackendPath) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// The mount has ended, and nothing is asked any more: give back what was had for it, such as a token of our own. Not those
     /// that the server calls as `kept` says: what is to outlive the mount ends with them. Bounds its own time; what goes wrong is

@@ -37,6 +37,9 @@ pub(super) struct Start {
     pub(super) since: SystemTime,
     /// How many workers have died before.
     pub(super) crashes: u64,
+    /// There was a worker before, who has crashed, and programs wait. A holder of an older program never says it.
+    #[serde(default)]
+    pub(super) follows_a_crash: bool,
     /// Another worker serves still: wait for [`ToWorker::TakeOver`].
     pub(super) succeeds: bool,
     /// Serve nobody: give back what former workers had, and end. A holder of an older program never says it.

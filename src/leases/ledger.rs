@@ -176,7 +176,8 @@ pub fn make_ledger() -> std::io::Result<[OwnedFd; 2]> {
     record::make("secretfs-leases")
 }
 
-/// Reads the ledger that a worker before left in these files, which the holder keeps. Not before that worker stands still.
+/// Reads the ledger that a worker before left in these files, which the holder keeps. Not before that worker is gone: what it
+/// wrote from then on would spoil it.
 pub fn read_ledger(files: [OwnedFd; 2]) -> Opening<LedgerEntry> {
     let opening = Opening::read(files, EVERY_CONFIGURATION);
     if let Some(why) = opening.refused() {

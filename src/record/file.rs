@@ -9,6 +9,9 @@ use rustix::io::Errno;
 use super::frame::{self, Fault, Frame, Kind};
 use super::{Entry, Header, LARGEST, MAGIC, Refused};
 
+/// Room is made for so many entries at most before they are read: their number may be wrong as well.
+const AT_ONCE: usize = 1 << 16;
+
 #[derive(Debug)]
 pub(super) struct File(OwnedFd);
 
@@ -103,7 +106,7 @@ fn parse<T: Entry>(bytes: &[u8], fingerprint: [u8; 32]) -> Result<Option<Content
         return Err(Refused::Fingerprint);
     }
     // Exactly: programs wait, and memory that is outgrown was found and erased for nothing.
-    let (mut entries, mut is_committed) = (Vec::with_capacity(frame::count(rest)), false);
+    let (mut entries, mut is_committed) = (Vec::with_capacity(frame::count(rest).min(AT_ONCE)), false);
     while let Some((kind, content, after)) = next(rest)? {
         match kind {
             Kind::Entry => entries.push(frame::parse(content).ok_or(Refused::Entry("it cannot be read"))?),

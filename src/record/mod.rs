@@ -1,7 +1,7 @@
 //! Owns records that outlive a worker: entries appended to a pair of memory files that the holder keeps.
 //! Does not know what the entries say.
 //!
-//! One file of the pair is valid, the other one is empty or being written. A file begins with a header and a snapshot,
+//! One file of the pair is valid, the other one is empty, being written, or, of an older program, old. A file begins with a header and a snapshot,
 //! which a commit ends; a file without it does not count, and of two valid ones the later one does. Each append is one
 //! write(2), so that a kill leaves a cut last frame at most, which reading drops. Names and ids belong in a record, values
 //! never: the holder keeps it, and nothing erases it.
@@ -216,6 +216,10 @@ impl<T: Entry> Record<T> {
         state.header.generation = state.header.generation.saturating_add(1);
         if let Err(error) = state.switch(snapshot) {
             tracing::warn!(error = %error.kind(), "the record of a mount cannot be compacted yet");
+            // What was written of it is of no use, and memory is what was lacking.
+            if let Some(part) = state.files.get(1 - state.active) {
+                part.empty();
+            }
             state.compact_at = state.length.saturating_mul(2);
         }
     }

@@ -111,7 +111,12 @@ impl Watch {
 
 /// A descriptor that events can be read from without waiting; none where the system gives none (inotify(7), `/proc/sys/fs/inotify`).
 pub(super) fn events() -> Option<OwnedFd> {
-    inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()
+    let made = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC);
+    let why = "there is no more inotify for this user (fs.inotify.max_user_instances)";
+    made.inspect_err(|error| {
+        tracing::warn!("a store is looked at again and again, and not watched: {why}: {error}")
+    })
+    .ok()
 }
 
 /// What is left of events that were taken away.

@@ -168,10 +168,11 @@ impl Backend for Vault {
         self.api.tend().await;
     }
 
-    async fn warm_up(&self, path: &BackendPath) {
+    async fn warm_up(&self, path: &BackendPath) -> Result<(), Error> {
         if api::is_sendable(path) {
-            let _ = self.within(self.engines.locate(&self.api, path)).await;
+            self.within(self.engines.locate(&self.api, path)).await?;
         }
+        Ok(())
     }
 
     async fn close(&self, kept: &[String]) {

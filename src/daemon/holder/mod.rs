@@ -326,6 +326,8 @@ impl Holder {
             holder: std::process::id(),
             since: self.kept.since,
             crashes: self.restarts.total(),
+            // Before the first worker of a mount nobody can have kept it yet.
+            follows_a_crash: (number.0 > 0 || self.outlives_us) && self.ending.is_none(),
             succeeds: matches!(task, Task::Succeed(_)),
             gives_back: matches!(task, Task::GiveBack),
             keeps_open: true,

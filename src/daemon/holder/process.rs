@@ -158,13 +158,20 @@ impl Worker {
     }
 }
 
+/// Whether it is a descriptor of inotify(7). Nothing else is kept for a worker: with its own end of the channel it would never seem to
+/// end.
+fn is_a_watch(file: &OwnedFd) -> bool {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    target.is_ok_and(|target| target.as_os_str() == "anon_inode:inotify")
+}
+
 fn listen(number: WorkerNo, channel: &Channel, mut child: Child, events: &UnboundedSender<Event>) {
     let mut kept_open = Vec::new();
     loop {
         match channel.receive() {
             Ok(Some((ToHolder::KeepOpen, files))) => {
                 // Here and not by the holder: whoever drops the last one waits.
-                kept_open.extend(files);
+                kept_open.extend(files.into_iter().filter(is_a_watch));
                 kept_open.truncate(MOST_KEPT_OPEN);
             }
             Ok(Some((message, files))) => {
@@ -183,5 +190,23 @@ fn listen(number: WorkerNo, channel: &Channel, mut child: Child, events: &Unboun
     let _ = events.send(Event::Gone(number, child.wait().ok()));
     if !kept_open.is_empty() {
         std::thread::sleep(UNTIL_THE_NEXT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rustix::fs::inotify::{self, CreateFlags};
+
+    use super::*;
+
+    #[test]
+    fn nothing_but_a_watch_is_kept_open_for_a_worker() {
+        let (channel, end) = Channel::pair().unwrap();
+        let other = File::open("/dev/null").unwrap().into();
+        assert!(is_a_watch(&inotify::init(CreateFlags::CLOEXEC).unwrap()));
+        assert!(!is_a_watch(&end) && !is_a_watch(&other));
+        drop(channel);
     }
 }

@@ -102,7 +102,7 @@ pub fn work(plan: Plan, mut called: Called) -> Result<(), Failure> {
         Some(opening) => {
             // Before a login can be made, which is noted there.
             parts.leases.keep_ledger(read_ledger(ledger));
-            if called.start.crashes > 0 {
+            if called.start.follows_a_crash {
                 parts.warm_up(&runtime);
             }
             (CarriedFiles::default(), opening)

@@ -112,7 +112,10 @@ impl Parts {
             };
             runtime.spawn(async move {
                 for path in paths {
-                    backend.warm_up(&path).await;
+                    // One that gives no answer is not asked on behalf of nobody.
+                    if backend.warm_up(&path).await.is_err_and(|error| !error.is_answer()) {
+                        return;
+                    }
                 }
             });
         }

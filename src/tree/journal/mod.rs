@@ -55,8 +55,8 @@ impl Journal {
     }
 
     /// Takes over what the last worker has left, if that was one of this configuration and format. Else it begins anew, and the
-    /// second of the two says why. That worker must be gone, or do nothing any more that the kernel asks of it: what it records
-    /// from then on nobody will read.
+    /// second of the two says why. That worker must be gone: what it recorded from then on would spoil the file that counts
+    /// no more, and with it all that the worker after this one reads.
     pub fn open(files: [OwnedFd; 2], configuration: [u8; 32]) -> (Self, Result<(), Refused>) {
         let mut opening = Opening::read(files, configuration);
         let mut refusal = None;
