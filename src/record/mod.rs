@@ -1,8 +1,8 @@
 //! Owns records that outlive a worker: entries appended to a pair of memory files that the holder keeps.
 //! Does not know what the entries say.
 //!
-//! One file of the pair is valid, the other one is empty, being written, or, of an older program, old. A file begins with a header and a snapshot,
-//! which a commit ends; a file without it does not count, and of two valid ones the later one does. Each append is one
+//! One file of the pair is valid, the other one is empty, being written, or, of an older program, old. A file begins with a
+//! header and a snapshot, which a commit ends; a file without it does not count, and of two valid ones the later one does. Each append is one
 //! write(2), so that a kill leaves a cut last frame at most, which reading drops. Names and ids belong in a record, values
 //! never: the holder keeps it, and nothing erases it.
 
